@@ -1,0 +1,50 @@
+"""Records that cross package borders, with their shapes. `State` is carried, `Info` is diagnostic.
+
+Shapes: T frames at 60 Hz, B examples, 27 limbs x 8 features, 12 tracks x 32 sixteenths.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+Array = jax.Array | np.ndarray
+Params = Any  # a pytree of arrays
+
+
+class Dynamics(NamedTuple):
+    """The 15 scalars of movement; ranges, units and rest values stand in motion/dynamics.py.
+
+    Each field is a float32 array of one shape: [] for a frame, [T] for a trajectory.
+    """
+
+    curvature: Array
+    curvature_rate: Array
+    periodicity: Array
+    internal_tempo: Array
+    phase: Array
+    tension: Array
+    grounding: Array
+    verticality: Array
+    coherence: Array
+    lr_pan: Array
+    prediction_confidence: Array
+    energy: Array
+    transition_intensity: Array
+    speed: Array
+    acceleration: Array
+
+
+class MotionFrame(NamedTuple):
+    """What the 60 Hz chain says of one frame (or, stacked, of a trajectory: leading axis T)."""
+
+    z: Array  # [32] smoothed latent, first block of the LIM-RPS state
+    velocity: Array  # [32] its rate, per second
+    acceleration: Array  # [32] the rate of that, per second squared
+    dynamics: Dynamics
+    prediction: Array  # [32] z extrapolated one prediction horizon ahead
+    x_fast: Array  # [32] DELL fast output
+    y_slow: Array  # [32] DELL slow output
+    error_fast: Array  # [] a posteriori bound on |h - h*|
+    error_slow: Array  # [] a posteriori bound on |y - y*|
+    error_lim_rps: Array  # [] a posteriori bound on |s - s*|
