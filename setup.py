@@ -1,0 +1,38 @@
+"""Package metadata. Ranges, not pins: Python 3.11 with JAX 0.10 up to 3.12 with the newest JAX."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+setup(
+    name="eqdiff_jax",
+    version="0.1.0",
+    description="Movement to music: equilibrium solvers and discrete diffusion for twelve-track grids",
+    long_description=(Path(__file__).parent / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["eqdiff_jax", "eqdiff_jax.*"]),
+    install_requires=[
+        "jax>=0.10",
+        "flax>=0.12",
+        "optax>=0.2.6",
+        "orbax-checkpoint>=0.11",
+        "jaxopt>=0.8.5,<0.9",
+        "chex>=0.1.90",
+        "tensorflow-datasets>=4.9.9",
+        "array_record>=0.8",
+        "importlib_resources>=6",  # tensorflow-datasets imports it without declaring it
+        "ml-collections>=1.0",
+        "numpy>=2.0",
+        "scipy>=1.13",
+        "bvhio>=1.5.4,<2",
+        "mido>=1.3,<2",
+        "matplotlib>=3.8",
+        "tqdm>=4.66",
+    ],
+    extras_require={
+        "test": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.6", "mypy>=1.11"],
+        "cuda": ["jax[cuda12]>=0.10"],
+    },
+)
