@@ -22,6 +22,7 @@ _MOTION = re.compile(
 )
 _JOINT = re.compile(r"^\s*(?:ROOT|JOINT)[ \t]+(\S.*?)\s*$", re.MULTILINE)
 _CHANNEL = re.compile(r"^([XYZ])(position|rotation)$")
+LEAD_IN = 6.0  # body extents per second
 
 
 class Clip(NamedTuple):
@@ -53,6 +54,22 @@ def read_bvh(path: str | Path) -> Clip:
     if not np.isfinite(positions).any():
         raise InputError(f"{path}: no frame holds a finite pose; export the file again")
     return Clip(names, parents, np.arange(frames) * seconds, positions, world)
+
+
+def without_lead_in(clip: Clip) -> Clip:
+    """The clip without the rest pose that several exporters put in front of the movement.
+
+    Frames go while the joints leave them, on average, faster than LEAD_IN extents of the body
+    per second, which no sprinter does; at most the first tenth of a second goes.
+    """
+    early = int(np.searchsorted(clip.times, 0.1)) + 1
+    steps = np.linalg.norm(np.diff(clip.positions[:early], axis=0), axis=-1).mean(axis=-1)
+    extent = np.ptp(clip.positions[:early], axis=1).max(axis=-1).min()
+    slow = ~(steps > LEAD_IN * extent * np.diff(clip.times[:early]))
+    first = int(np.argmax(slow)) if slow.any() else 0
+    return clip._replace(
+        times=clip.times[first:], positions=clip.positions[first:], rotations=clip.rotations[first:]
+    )
 
 
 def _read_text(path: Path) -> str:

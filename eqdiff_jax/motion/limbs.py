@@ -45,7 +45,7 @@ def load(path: str | Path) -> np.ndarray:
 
 
 def _load_bvh(path: Path) -> np.ndarray:
-    clip = bvh.read_bvh(path)
+    clip = bvh.without_lead_in(bvh.read_bvh(path))
     joints = require(match(clip.names), clip.names, str(path))
     positions, rotations = clip.positions[:, joints], clip.rotations[:, joints]
     confidence = np.broadcast_to((joints >= 0).astype(np.float64), positions.shape[:2])
