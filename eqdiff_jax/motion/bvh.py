@@ -5,15 +5,19 @@ once, because bvhio never returns from a block that is cut short and keeps poses
 """
 
 import re
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
-import bvhio
 import numpy as np
 from scipy.spatial.transform import Rotation
 
 from eqdiff_jax.errors import InputError
 from eqdiff_jax.motion.skeleton import forward_kinematics
+
+with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", "Importing PyGLM", PendingDeprecationWarning)
+    import bvhio
 
 _MOTION = re.compile(
     r"^[ \t]*MOTION[ \t]*\r?\n\s*Frames:[ \t]*(?P<frames>\S+)[ \t]*\r?\n"

@@ -46,7 +46,9 @@ class Style(NamedTuple):
 
 
 STILL = Style()
-CALM = Style(sway=0.012, roll=0.04, side=0.05, bounce=0.004, nod=0.05, bend=0.25, wave=0.08)
+CALM = Style(
+    sway=0.012, roll=0.04, side=0.05, bounce=0.006, crouch=0.004, nod=0.05, bend=0.25, wave=0.08,
+)  # fmt: skip
 GROOVE = Style(
     bounce=0.022, crouch=0.012, sway=0.028, roll=0.08, twist=0.22, lean=0.06, side=0.08, nod=0.16,
     lift=0.15, wave=0.1, swing=0.4, bend=0.9, flick=0.25, step=0.045, width=0.015, turn=0.3,
@@ -63,8 +65,8 @@ _STEADY = {
         width=0.03,
     ),
     "sway": Style(
-        sway=0.05, roll=0.13, side=0.2, bounce=0.006, nod=0.05, lift=0.25, wave=0.25, bend=0.4,
-        width=0.03, turn=0.25,
+        sway=0.05, roll=0.13, side=0.2, bounce=0.006, crouch=0.006, nod=0.05,
+        lift=0.25, wave=0.25, bend=0.4, width=0.03, turn=0.25,
     ),
     "robot": Style(
         bounce=0.012, sway=0.012, twist=0.5, side=0.06, nod=0.12, lift=0.35, swing=0.7, bend=1.45,
@@ -149,9 +151,10 @@ def _dance(
     phrase = 1.0 + 0.15 * np.sin(2.0 * np.pi * (beats / 16.0 + random.uniform()))
 
     def swing(cycles: float, lag_beats: float = 0.0) -> np.ndarray:
-        """Oscillation [T] in -1..1 with this many cycles per beat; `snap` squares it."""
-        wave = np.sin(2.0 * np.pi * cycles * (beats - lag_beats))
-        sharp = 1.0 + 7.0 * style.snap
+        """Oscillation [T] with this many cycles per beat, quick one way; `snap` squares it."""
+        angle = 2.0 * np.pi * cycles * (beats - lag_beats)
+        wave = np.sin(angle + 0.35 * np.cos(angle) * (cycles == 1.0))
+        sharp = 1.0 + 3.0 * style.snap
         return phrase * np.where(style.snap > 0.01, np.tanh(sharp * wave) / np.tanh(sharp), wave)
 
     down = 0.5 - 0.5 * swing(1.0, 0.25)  # 1 near the beat, 0 off it
@@ -180,7 +183,7 @@ def _dance(
     root[:, 0] = style.sway * wide
     root[:, 2] = style.circle * mirror * swing(0.5, 0.5)
     drop = style.crouch + style.bounce * down + style.jump * 0.7 * squat
-    root[:, 1] = REST_HIPS - 0.004 - drop + style.jump * air
+    root[:, 1] = REST_HIPS - drop + style.jump * air
     return _posed(root, angles, facing, style, beats, mirror, air)
 
 
