@@ -69,8 +69,8 @@ _STEADY = {
         lift=0.25, wave=0.25, bend=0.4, width=0.03, turn=0.25,
     ),
     "robot": Style(
-        bounce=0.012, sway=0.012, twist=0.5, side=0.06, nod=0.12, lift=0.35, swing=0.7, bend=1.45,
-        flick=0.7, turn=0.5, snap=1.0,
+        bounce=0.012, sway=0.012, twist=0.5, side=0.06, nod=0.12, lift=0.35, swing=0.55, bend=1.45,
+        flick=0.55, turn=0.5, snap=1.0,
     ),
     "jump": Style(
         bounce=0.035, crouch=0.02, lean=0.08, nod=0.15, lift=1.1, wave=0.1, pump=0.7, bend=0.4,
@@ -154,7 +154,7 @@ def _dance(
         """Oscillation [T] with this many cycles per beat, quick one way; `snap` squares it."""
         angle = 2.0 * np.pi * cycles * (beats - lag_beats)
         wave = np.sin(angle + 0.35 * np.cos(angle) * (cycles == 1.0))
-        sharp = 1.0 + 3.0 * style.snap
+        sharp = 1.0 + 2.0 * style.snap
         return phrase * np.where(style.snap > 0.01, np.tanh(sharp * wave) / np.tanh(sharp), wave)
 
     down = 0.5 - 0.5 * swing(1.0, 0.25)  # 1 near the beat, 0 off it

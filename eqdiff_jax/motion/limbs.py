@@ -22,7 +22,7 @@ RANGES = np.array([3.0] * 3 + [30.0] * 3 + [60.0, 1.0], np.float32)  # largest |
 TURN = 20.0  # rad/s, the fastest that the heading follows; a dancer's spin is below 19
 LEVEL = 0.3  # below this horizontal share of the body's left-right axis the heading slows down
 DECAY = 6.0  # frames after which the rates of a limb that went silent have halved
-REST_FRAME = np.concatenate([REST, np.zeros((27, 5))], axis=-1)  # [27, 8] nothing is known
+REST_FRAME = np.pad(REST, ((0, 0), (0, 5))).astype(np.float32)  # [27, 8] nothing is known
 _SIDES = [(LIMB[f"l_{part}"], LIMB[f"r_{part}"]) for part in ("up_leg", "up_arm", "shoulder")]
 
 
@@ -57,8 +57,9 @@ def _load_bvh(path: Path) -> np.ndarray:
 
 def _load_numpy(path: Path) -> np.ndarray:
     try:
-        stored = np.load(path, allow_pickle=False)
-        limbs = stored if isinstance(stored, np.ndarray) else stored["limbs"]
+        with open(path, "rb") as file:
+            stored = np.load(file, allow_pickle=False)
+            limbs = stored if isinstance(stored, np.ndarray) else stored["limbs"]
     except KeyError:
         raise InputError(f"{path}: holds no array named 'limbs'; save one [T, 27, 8]") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
@@ -214,10 +215,12 @@ def clean(limbs: np.ndarray) -> np.ndarray:
     Raises:
       InputError: the shape is wrong, there is no frame, or no limb is finite in any frame.
     """
+    if np.iscomplexobj(limbs):
+        raise InputError("limb frames are complex; give real numbers [T, 27, 8]")
     try:
         limbs = np.asarray(limbs, dtype=np.float64)
     except (TypeError, ValueError):
-        raise InputError("limb frames must be real numbers [T, 27, 8]") from None
+        raise InputError("limb frames are no numbers; give real numbers [T, 27, 8]") from None
     if limbs.ndim != 3 or limbs.shape[1:] != (27, 8) or len(limbs) == 0:
         raise InputError(
             f"limb frames have shape {list(limbs.shape)}; give [T, 27, 8] with T at least 1"
