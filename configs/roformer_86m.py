@@ -1,0 +1,40 @@
+"""The large network: 12 layers x 768, 12 heads, 87.3 M parameters.
+
+    EQDIFF_DATA=/path/to/data python train.py --config=configs/roformer_86m.py --workdir=runs/roformer_86m
+
+HEADER
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """Hyper-parameters of the run."""
+    return ConfigDict({
+        "card": "87.3 M parameters, Conductor pairs over the demo dancer and CMU salsa.",
+        "seed": 0,
+        "motion_seed": 0,
+        # Data: tiny | demo | demo_salsa (needs EQDIFF_DATA); data_dir "" means WORKDIR/data.
+        "data": "demo_salsa",
+        "data_dir": "",
+        # Network: width is a multiple of 64; dtype float32 | bfloat16.
+        "width": 768,
+        "depth": 12,
+        "condition_tokens": 2,
+        "rank": 16,
+        "dtype": "bfloat16",
+        # Optimisation.
+        "steps": 100_000,
+        "batch": 256,
+        "learning_rate": 3e-4,
+        "warmup_steps": 2500,
+        "weight_decay": 0.01,
+        "clip_norm": 1.0,
+        "ema_decay": 0.9999,
+        "condition_dropout": 0.1,  # 1.0 trains without conditioning
+        # Bookkeeping, in steps; validate_every is a multiple of log_every.
+        "log_every": 100,
+        "validate_every": 1000,
+        "validate_size": 512,
+        "checkpoint_every": 1000,
+    })

@@ -1,0 +1,100 @@
+"""Bar in, grid out: the one function that offline and live playing share.
+
+    conditioning [104] -> embedding [768] -> log posterior of each cell, legal and guided -> bounded change
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from eqdiff_jax.conditioning import LAYOUT, encoder
+from eqdiff_jax.denoiser import roformer_of
+from eqdiff_jax.diffusion import (
+    SAMPLERS,
+    absorbing,
+    bounded_change,
+    classifier_free,
+    commitment,
+    legal_log_posterior,
+    sample,
+)
+from eqdiff_jax.music import LEGAL, VOCABULARY
+from eqdiff_jax.types import Array, Change, Params, Predict
+
+GUIDANCE = 1.5
+PROCESS = absorbing(len(VOCABULARY))
+_LEGAL = jnp.asarray(LEGAL)[:, None, :]  # [12, 1, 81]
+
+
+def predictor(params: Params, conditioning: Array, guidance: Array | float = GUIDANCE) -> Predict:
+    """predict(tokens [B, 12, 32], t) -> guided log posterior [B, 12, 32, 81], -inf on illegal tokens.
+
+    params holds `encoder` and `denoiser`; conditioning [B, 104]. The network is time-free, so t is not read.
+    Conditional and unconditional passes run as one batch of 2 B.
+    """
+    network = roformer_of(params["denoiser"])
+    embedding = encoder.apply({"params": params["encoder"]}, conditioning)
+    batch = conditioning.shape[0]
+    given = jnp.arange(2 * batch) < batch
+
+    def predict(tokens: Array, t: Array) -> Array:
+        del t
+        logits = network.apply({"params": params["denoiser"]}, jnp.concatenate([tokens, tokens]),
+                               jnp.concatenate([embedding, embedding]), given)
+        conditional, unconditional = jnp.split(legal_log_posterior(logits, _LEGAL), 2)
+        return classifier_free(conditional, unconditional, guidance)
+
+    return predict
+
+
+@partial(jax.jit, static_argnames=("sampler",))
+def compose(key: Array, params: Params, conditioning: Array, previous: Array, *,
+            previous_conditioning: Array | None = None, steps: Array | int = 0, temperature: Array | float = 0.0,
+            guidance: Array | float = GUIDANCE, kappa: Array | float = bounded_change.KAPPA,
+            idle: Array | int = bounded_change.IDLE, most: Array | int = bounded_change.MOST,
+            sampler: str = "analytic") -> Change:
+    """The next grid, at most `budget` cells away from the previous one.
+
+    Args:
+      key: consumed; example i uses fold_in(key, i) only.
+      params: a dict with `encoder` and `denoiser`.
+      conditioning: [104] or [B, 104] of the new window.
+      previous: int [12, 32] or [B, 12, 32]; all masks (81) means there is none, and every cell may change.
+      previous_conditioning: what made `previous`, shaped as conditioning; None: only `idle` cells may change.
+      steps, temperature: scalar or [B]; 0 takes them from the window's prediction_confidence (commitment).
+      guidance: weight of classifier-free guidance, 1 for none.
+      kappa, idle, most: the budget min(most, floor(kappa ||c - c_prev|| 384) + idle).
+    Returns:
+      Change, with a leading axis B if conditioning has one. Hamming(tokens, previous) <= budget always.
+    """
+    single = conditioning.ndim == 1
+    if previous_conditioning is None:
+        previous_conditioning = conditioning
+    if single:
+        conditioning, previous_conditioning = conditioning[None], previous_conditioning[None]
+        previous = jnp.asarray(previous)[None]
+    batch, mask, cells = conditioning.shape[0], PROCESS.mask, previous[0].size
+    previous = jnp.asarray(previous, jnp.int32)
+    predict = predictor(params, conditioning, guidance)
+    key_score, key_sample = jax.random.split(key)
+
+    auto_steps, auto_temperature = commitment(conditioning[:, LAYOUT["prediction_confidence"]][:, 0])
+    steps = jnp.broadcast_to(jnp.asarray(steps, jnp.int32), (batch,))
+    steps = jnp.where(steps > 0, steps, auto_steps)
+    temperature = jnp.broadcast_to(jnp.asarray(temperature, jnp.float32), (batch,))
+    temperature = jnp.where(temperature > 0, temperature, auto_temperature)
+
+    empty = jnp.all(previous == mask, axis=(1, 2))
+    allowed = jnp.where(empty, cells, bounded_change.budget(
+        conditioning, previous_conditioning, cells, kappa=kappa, idle=idle, most=most))
+    # An empty grid has nothing to score: skip the two network calls when the whole batch is empty.
+    likelihood = jax.lax.cond(
+        jnp.all(empty), lambda: jnp.full(previous.shape, -jnp.inf),
+        lambda: bounded_change.cell_log_likelihood(key_score, predict, previous, mask))
+    start = bounded_change.remask_least_likely(likelihood, previous, allowed, mask)
+    drawn = sample(key_sample, predict, PROCESS, previous.shape, sampler=SAMPLERS[sampler], steps=steps,
+                   temperature=temperature, initial=start)
+    change = Change(drawn.tokens, jnp.sum(drawn.tokens != previous, axis=(1, 2)), allowed, steps, temperature,
+                    drawn.evaluations)
+    return jax.tree.map(lambda x: x[0] if x.ndim else x, change) if single else change

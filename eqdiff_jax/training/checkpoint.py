@@ -1,0 +1,179 @@
+"""Checkpoints: the full training state for resuming, and the small folder of weights that people use.
+
+A weights folder holds `model.json` (config, shapes, a SHA-256 per file, the model card) and `weights/`
+(orbax). Encoder and denoiser are stored in bfloat16, the motion chain in float32.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from ml_collections import ConfigDict
+
+from eqdiff_jax import motion
+from eqdiff_jax.conditioning import SIZE, encoder
+from eqdiff_jax.denoiser import roformer_of
+from eqdiff_jax.errors import InputError
+from eqdiff_jax.music.grid import SHAPE
+from eqdiff_jax.training.state import TrainState, init_state
+from eqdiff_jax.types import Params
+
+MODEL, WEIGHTS = "model.json", "weights"
+
+
+def manager(workdir: str | Path, keep: int = 2) -> ocp.CheckpointManager:
+    """The checkpoints of a run, in workdir/checkpoints; the newest `keep` are kept."""
+    return ocp.CheckpointManager(
+        (Path(workdir) / "checkpoints").absolute(),
+        options=ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=False))
+
+
+def save(checkpoints: ocp.CheckpointManager, state: TrainState) -> None:
+    """Write the state under its own step."""
+    checkpoints.save(int(state.step), args=ocp.args.StandardSave(state))
+
+
+def restore(checkpoints: ocp.CheckpointManager, like: TrainState) -> TrainState:
+    """The newest state, or `like` when there is none; raises InputError when it cannot be read."""
+    latest = checkpoints.latest_step()
+    if latest is None:
+        return like
+    target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+    try:
+        return checkpoints.restore(latest, args=ocp.args.StandardRestore(target))
+    except Exception as error:
+        raise InputError(f"{checkpoints.directory}/{latest} does not fit this config or is damaged "
+                         f"({_first_line(error)}): use another --workdir, or delete that step") from error
+
+
+def export(folder: str | Path, params: Params, motion_params, config: ConfigDict, card: str) -> None:
+    """Write a weights folder: EMA weights {encoder, denoiser} in bfloat16, the motion chain in float32.
+
+    Written beside its place and renamed, replacing a folder of the same name.
+    """
+    folder = Path(folder).absolute()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # The trees are stored as nested dicts, which need no class to be read again.
+    tree = {name: jax.tree.map(lambda x: jnp.asarray(x, jnp.bfloat16), params[name])
+            for name in ("encoder", "denoiser")}
+    tree["motion"] = _as_dict(motion_params)
+    scratch = Path(tempfile.mkdtemp(prefix=folder.name + ".", dir=folder.parent))
+    scratch.chmod(0o755)
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(scratch / WEIGHTS, tree)
+    shapes = {"/".join(k.key for k in path): [list(x.shape), x.dtype.name]
+              for path, x in jax.tree_util.tree_leaves_with_path(tree)}
+    hashes = {str(f.relative_to(scratch)): _sha256(f) for f in sorted((scratch / WEIGHTS).rglob("*")) if f.is_file()}
+    (scratch / MODEL).write_text(json.dumps(
+        {"card": card, "config": config.to_dict(), "shapes": shapes, "sha256": hashes}, indent=1))
+    if folder.exists():
+        shutil.rmtree(folder)
+    os.replace(scratch, folder)
+
+
+def load(folder: str | Path) -> Params:
+    """Parameters {encoder, denoiser, motion} of a weights folder or of a training workdir (its EMA), float32.
+
+    Raises InputError, one line, when the folder is missing, damaged, or holds a network of another shape.
+    """
+    folder = Path(folder)
+    if (folder / MODEL).is_file():
+        params = _load_weights(folder)
+    elif (folder / "checkpoints").is_dir() and (folder / "config.json").is_file():
+        params = _load_workdir(folder)
+    else:
+        raise InputError(f"{folder}: no checkpoint there (neither {MODEL} nor a training run's checkpoints/ and "
+                         "config.json); give the folder that train.py wrote, or leave --checkpoint out")
+    return _checked(params, folder)
+
+
+def _load_weights(folder: Path) -> Params:
+    try:
+        model = json.loads((folder / MODEL).read_text())
+        hashes, shapes = model["sha256"], model["shapes"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{folder / MODEL} is damaged ({_first_line(error)}): copy the checkpoint again") from error
+    for name, expected in hashes.items():
+        path = folder / name
+        if not path.is_file() or _sha256(path) != expected:
+            raise InputError(f"{path} is missing, truncated or altered: copy the checkpoint again")
+    target: dict = {}
+    for path, (shape, dtype) in shapes.items():
+        *parents, leaf = path.split("/")
+        node = target
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[leaf] = jax.ShapeDtypeStruct(tuple(shape), dtype, sharding=_one_device())
+    with ocp.StandardCheckpointer() as checkpointer:
+        tree = checkpointer.restore((folder / WEIGHTS).absolute(), target)
+    return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), tree)
+
+
+def _load_workdir(folder: Path) -> Params:
+    try:
+        config = ConfigDict(json.loads((folder / "config.json").read_text()))
+        like = jax.eval_shape(lambda: init_state(jax.random.key(0), config))
+        motion_params = motion.init_params(jax.random.key(config.motion_seed))
+    except (ValueError, AttributeError, KeyError, TypeError) as error:
+        raise InputError(f"{folder / 'config.json'} is damaged ({_first_line(error)})") from error
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=_one_device()), like)
+    checkpoints = manager(folder)
+    if checkpoints.latest_step() is None:
+        raise InputError(f"{folder}/checkpoints is empty: train longer before using it")
+    try:
+        state = checkpoints.restore(checkpoints.latest_step(), args=ocp.args.StandardRestore(like))
+    except Exception as error:
+        raise InputError(f"{folder}/checkpoints cannot be read ({_first_line(error)}): it is damaged or of another "
+                         "shape than config.json says") from error
+    return {**state.ema, "motion": _as_dict(motion_params)}
+
+
+def _checked(params: Params, folder: Path) -> Params:
+    """The parameters with the motion chain as its records, once every shape is the one that the code expects."""
+    fresh = jax.eval_shape(motion.init_params, jax.random.key(0))
+    try:
+        network = roformer_of(params["denoiser"])
+        expected = {
+            "encoder": jax.eval_shape(encoder.init, jax.random.key(0), jnp.zeros((1, SIZE)))["params"],
+            "denoiser": jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, *SHAPE), jnp.int32),
+                                       jnp.zeros((1, 768)))["params"],
+            "motion": _as_dict(fresh)}
+        wrong = next((f"{jax.tree_util.keystr(path)} has shape {got.shape}, expected {want.shape}"
+                      for (path, want), got in zip(jax.tree_util.tree_leaves_with_path(expected),
+                                                   jax.tree.leaves(params), strict=True)
+                      if want.shape != got.shape), None)
+        if jax.tree.structure(expected) != jax.tree.structure(params):
+            wrong = "its parameter names differ"
+    except (KeyError, ValueError, IndexError, AttributeError, TypeError, ZeroDivisionError) as error:
+        wrong = f"its parameters are not this network's ({_first_line(error)})"
+    if wrong:
+        raise InputError(f"{folder}: a checkpoint of another shape: {wrong}; use one trained with this version")
+    if not all(bool(jnp.isfinite(x).all()) for x in jax.tree.leaves(params)):
+        raise InputError(f"{folder}: the weights hold NaN or infinity; use an earlier checkpoint")
+    return params | {"motion": jax.tree.unflatten(jax.tree.structure(fresh), jax.tree.leaves(params["motion"]))}
+
+
+def _as_dict(record) -> dict:
+    """Nested NamedTuples as nested dicts whose sorted keys keep the field order."""
+    if not hasattr(record, "_fields"):
+        return record
+    return {f"{i:02d}_{name}": _as_dict(value)
+            for i, (name, value) in enumerate(zip(record._fields, record, strict=True))}
+
+
+def _one_device() -> jax.sharding.Sharding:
+    return jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:160]

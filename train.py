@@ -1,0 +1,37 @@
+"""Train a denoiser: python train.py --config=configs/tiny.py --workdir=runs/tiny"""
+
+import sys
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from eqdiff_jax.errors import InputError
+from eqdiff_jax.training import train_and_evaluate
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment, a file of configs/; override a field with "
+                                         "--config.field=value.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder for checkpoints/, metrics.jsonl and config.json; run again "
+                              "with the same one to resume.")
+
+
+def main(argv: list[str]) -> None:
+    """Check the flags, then train."""
+    if len(argv) > 1:
+        raise InputError(f"unexpected argument {argv[1]!r}: flags are --config=FILE --workdir=DIR")
+    if CONFIG.value is None or WORKDIR.value is None:
+        raise InputError("give both: --config=configs/tiny.py --workdir=DIR")
+    logging.set_verbosity(logging.WARNING)  # orbax narrates every file it writes
+    train_and_evaluate(CONFIG.value, WORKDIR.value)
+
+
+def run() -> None:
+    """Command line with one clear line and exit code 2 for what the user can put right."""
+    try:
+        app.run(main, flags_parser=flags.FLAGS)
+    except (InputError, flags.Error, OSError) as error:
+        print(f"train.py: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    run()
