@@ -231,11 +231,11 @@ def clean(limbs: np.ndarray) -> np.ndarray:
     frames = np.arange(len(limbs))[:, None]
     last = np.maximum.accumulate(np.where(good, frames, -1), axis=0)
     held = np.take_along_axis(limbs, np.maximum(last, 0)[..., None], axis=0)
+    held = np.where((last >= 0)[..., None], held, REST_FRAME)
     held[..., 3:7] *= 0.5 ** ((frames - last) / DECAY)[..., None]
     held[..., 7] *= good
-    result = np.where((last >= 0)[..., None], held, REST_FRAME)
     low = np.where(np.arange(8) < 6, -RANGES, 0.0)
-    return np.clip(result, low, RANGES).astype(np.float32)
+    return np.clip(held, low, RANGES).astype(np.float32)
 
 def _checked(times, positions, rotations, confidence):
     """The arguments of `from_world` as float64 arrays of the right shapes."""

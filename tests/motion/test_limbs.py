@@ -123,10 +123,10 @@ def test_frame_rates_agree(fps):
     assert abs(len(exact) - len(other)) <= 1
     gap = np.abs(other[:frames] - exact[:frames]).max(axis=1)  # [T, 8]
     assert gap[:, :3].max() < 3e-3
-    assert gap[4:-4, 3:6].max() < 0.03
+    assert gap[8:-8, 3:6].max() < 0.03
     assert gap[:, 3:6].max() < 0.15  # a spline's ends are freer
-    # slerp turns at a constant speed between samples: angular speed is coarser at 30 fps
-    assert gap[:, 6].max() < 0.25
+    # slerp turns at a constant speed between samples: at 30 fps angular speed goes in stairs
+    assert gap[:, 6].max() < (1.0 if fps < 50.0 else 0.25)
 
 
 def test_resampling_at_60_hz_is_the_identity_and_keeps_uneven_time():
@@ -263,6 +263,16 @@ def test_clean_holds_the_last_good_frame_while_its_rates_fade():
     untouched = np.ones((len(limbs), 27), bool)
     untouched[10:16, 3], untouched[:2, 4] = False, False
     np.testing.assert_array_equal(cleaned[untouched], limbs[untouched])
+
+
+def test_a_limb_that_stays_broken_for_minutes_comes_to_rest():
+    limbs = np.tile(from_world(*world())[60:61], (20000, 1, 1))
+    limbs[1:, 3] = np.inf
+    limbs[:, 4] = -np.inf
+    cleaned = clean(limbs)
+    np.testing.assert_array_equal(cleaned[-1, 3, :3], limbs[0, 3, :3])
+    np.testing.assert_array_equal(cleaned[-1, 3, 3:], 0.0)
+    np.testing.assert_array_equal(cleaned[-1, 4], REST_FRAME[4])
 
 
 @pytest.mark.parametrize(
