@@ -32,6 +32,7 @@ _SHARP_COLOURS = (1, 6, 11, 8)  # semitones above the root: flat ninth, tritone,
 # Melodic lines: (centre, semitones of span at curvature 0, added at curvature 1).
 _LINES = {"LEAD": (72, 3, 21), "STAB": (66, 2, 20), "VOX": (60, 2, 16), "PAD": (60, 2, 12), "AMB": (52, 0, 12),
           "ARP": (66, 7, 25)}
+_CLIMBS = {"LEAD": 6, "ARP": 6, "STAB": 5, "VOX": 3}  # semitones up at height 1, down at -1
 _RHYTHMS = {"LEAD": patterns.LEADS, "STAB": patterns.STABS, "ARP": patterns.ARPS}
 _SHARED_RHYTHMS = {"VOX": patterns.VOICES, "PAD": patterns.PADS, "AMB": patterns.AMBIENCES}
 
@@ -89,9 +90,11 @@ def write_row(notes: list[Note]) -> list[int]:
         if note.articulation == "ghost" and not free:
             continue
         row[note.onset] = note.token
-        shaping = [_IDS[note.articulation]] if note.articulation else []
-        if note.articulation not in ("legato", "stac") and note.length > 1:
-            length = min(note.length, end - note.onset)
+        length = min(note.length, end - note.onset)
+        held = length > HALF_BAR and length == end - note.onset  # longer than a duration token can say
+        articulation = note.articulation or ("legato" if held else None)
+        shaping = [_IDS[articulation]] if articulation else []
+        if articulation not in ("legato", "stac") and length > 1:
             shaping.insert(0, next((t for n, t in _LENGTH_TOKENS if n <= length), REST))
         for i, token in enumerate(shaping[:free]):
             row[note.onset + 1 + i] = token
@@ -124,7 +127,7 @@ def _drums(track: str, plan: Plan) -> list[Note]:
     text = _two_bars(track, patterns.DRUMS[plan.genre][track], plan, 0.65 * plan.density + 0.35 * weight,
                      plan.hats if track == "HH" else 0)
     if track == "FX":
-        turn = int(plan.rotation * 4)
+        turn = round(plan.rotation * 4)
         text = text[turn:] + text[:turn]
     notes = []
     for step, symbol in enumerate(text):
@@ -204,13 +207,13 @@ def _harmony(track: str, plan: Plan) -> list[frozenset[int]]:
         if u[3] >= plan.tension:
             tones = (0, 4) if track == "AMB" else _CHORD
             sets.append(_classes(plan.scale, plan.tonic, chord, tones))
-        elif u[3] >= plan.tension - 0.45:
+        elif u[3] >= 1.2 * (plan.tension - 0.45):
             colour = _COLOURS[int(u[4] * len(_COLOURS))]
             sets.append(_classes(plan.scale, plan.tonic, chord, (0, 2, colour)))
         else:
             root = plan.tonic + plan.scale[chord % 7]
             sharp = _SHARP_COLOURS[int(u[4] * len(_SHARP_COLOURS))]
-            sets.append(frozenset({root % 12, (root + sharp) % 12, (root + 12 - sharp) % 12}))
+            sets.append(frozenset({(root + sharp) % 12, (root + 12 - sharp) % 12}))
     return sets
 
 
@@ -223,15 +226,14 @@ def _line(track: str, plan: Plan) -> list[Note]:
     centre, least, more = _LINES[track]
     span = least + more * plan.curvature
     low, high = _RANGE[track]
-    centre += {"LEAD": 6, "ARP": 6, "STAB": 5, "VOX": 3, "AMB": -10 * plan.grounding}.get(track, 0) * (
-        plan.height if track != "AMB" else 1)
+    centre += _CLIMBS.get(track, 0) * plan.height - (10 * plan.grounding if track == "AMB" else 0)
     centre = min(max(centre, low + span / 2), high - span / 2)
     contours = patterns.ARPEGGIOS if track == "ARP" else patterns.CONTOURS
     contour = contours[int(u[5] * len(contours))]
     second = contours[int(fresh[5] * len(contours))] if fresh[3] > plan.confidence else contour
     harmony = _harmony(track, plan)
     scale = _classes(plan.scale, plan.tonic, 0, tuple(range(7)))
-    turn = int(plan.rotation * 8)
+    turn = round(plan.rotation * 8)
     notes, count = [], 0
     for onset, _, length in _hits(text):
         shape = contour if onset < BAR else second

@@ -11,7 +11,6 @@
 """
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 
@@ -20,13 +19,21 @@ from eqdiff_jax.music import arranger, patterns
 from eqdiff_jax.music.arranger import Plan
 from eqdiff_jax.music.grid import HALF_BAR, REST, STEPS, TRACKS, events
 from eqdiff_jax.music.patterns import GENRES
+from eqdiff_jax.music.sections import (
+    BREAKDOWN,
+    BUILD,
+    CLIMAX,
+    INTRO,
+    OUTRO,
+    SECTIONS,
+    ConductorState,
+    advance,
+    initial_state,
+)
 from eqdiff_jax.music.vocabulary import DEFAULT_DYNAMICS, VELOCITIES, VOCABULARY
 from eqdiff_jax.types import Dynamics
 
-SECTIONS = ("Intro", "Groove", "Build", "Climax", "Breakdown", "Outro")
-INTRO, GROOVE, BUILD, CLIMAX, BREAKDOWN, OUTRO = range(6)
-SUCCESSORS = ((GROOVE,), (BUILD, BREAKDOWN), (CLIMAX, GROOVE), (BREAKDOWN, GROOVE), (BUILD, GROOVE, OUTRO),
-              (GROOVE,))  # where each section may go; the Outro opens again when movement returns
+__all__ = ["GENRES", "SECTIONS", "ConductorState", "conduct", "initial_state", "instrument_activations"]
 
 # Rules of the specification.
 HATS_ABOVE_TENSION = 0.7
@@ -34,15 +41,6 @@ BASS_ABOVE_ENERGY = 0.8
 PAD_BELOW_ENERGY = 0.3
 REVERB_ABOVE_TRANSITION = 0.5
 
-SMOOTHING = 0.6  # weight of a new window in the machine's averages
-SHORTEST = 4  # bars before a section may end
-STAY = 0.6  # log odds in favour of the section that plays: the hysteresis
-UNREACHABLE = -3.0  # log odds of a section that cannot follow, in the returned probabilities
-_SHARPNESS = 6.0  # 1 / (2 sigma^2) of the evidence
-# Where each section lies in (energy, tension, transition intensity), and how much each axis counts.
-_PROTOTYPES = np.array([[0.15, 0.15, 0.15], [0.5, 0.3, 0.25], [0.6, 0.65, 0.65], [0.9, 0.55, 0.5],
-                        [0.3, 0.45, 0.35], [0.08, 0.1, 0.1]])
-_AXES = np.array([1.0, 0.7, 0.6])
 # Where each genre lies in (energy, periodicity, tension, curvature), for a genre left unspecified.
 _GENRE_PROTOTYPES = np.array([[0.6, 0.8, 0.3, 0.4], [0.75, 0.9, 0.7, 0.2], [0.8, 0.6, 0.6, 0.7],
                               [0.45, 0.55, 0.4, 0.4], [0.1, 0.2, 0.3, 0.5], [0.5, 0.6, 0.2, 0.5],
@@ -56,29 +54,8 @@ _MF = tuple(VELOCITIES).index(DEFAULT_DYNAMICS)
 _SECTION_TRACKS = np.array([[int(c) for c in row] for row in patterns.SECTION_TRACKS]) / 9.0
 _GENRE_TRACKS = {g: np.array([int(c) for c in row]) / 9.0 for g, row in patterns.GENRE_TRACKS.items()}
 _WET = tuple(_ROW[t] for t in ("PAD", "LEAD", "VOX", "AMB", "STAB", "ARP", "SNARE", "CLAP", "FX"))
+_DISTORTS = {"rock": 0.4, "techno": 0.5, "breakbeat": 0.55}  # tension x energy above which a genre distorts
 _MINOR_THIRD = {"dorian", "minor", "phrygian"}  # modes that the pitched fills belong to
-
-
-class ConductorState(NamedTuple):
-    """What the Conductor remembers between windows of two bars."""
-
-    seed: int  # of all its choices
-    tonic: int  # pitch class 0..11 of the performance; 0 is C
-    section: int  # index into SECTIONS
-    bars: int  # played in this section
-    total: int  # bars played in all
-    visits: int  # sections entered
-    style: int  # index into GENRES, in use since the section began
-    energy: float  # smoothed, [0, 1]
-    tension: float
-    transition: float
-
-
-def initial_state(seed: int = 0, *, tonic: int = 0) -> ConductorState:
-    """The state before the first bar: an Intro that has not begun."""
-    if not 0 <= tonic < 12:
-        raise InputError(f"tonic is a pitch class from 0 (C) to 11 (B), got {tonic}")
-    return ConductorState(seed, tonic, INTRO, 0, 0, 0, -1, 0.0, 0.0, 0.0)
 
 
 def conduct(state: ConductorState, dynamics: Dynamics, genre: str | None = None,
@@ -106,33 +83,6 @@ def conduct(state: ConductorState, dynamics: Dynamics, genre: str | None = None,
     state = state._replace(style=style)
     grid = _compose(state, motion, float(probabilities[CLIMAX]))
     return state._replace(bars=state.bars + 2, total=state.total + 2), grid, probabilities
-
-
-def advance(state: ConductorState, motion: Dynamics) -> tuple[ConductorState, np.ndarray]:
-    """The section machine: the state at the start of this window, and the section probabilities [6].
-
-    log p_j = -6 |w (x - prototype_j)|^2 + 0.6 [j plays] - 3 [j can neither stay nor follow] + constant, x the
-    smoothed (energy, tension, transition intensity). After four bars the machine moves to the likeliest
-    successor if it is likelier than the section that plays: the odds 0.6 are what a reverse move must win back.
-    """
-    rate = SMOOTHING if state.total else 1.0
-    now = (motion.energy, motion.tension, motion.transition_intensity)
-    old = (state.energy, state.tension, state.transition)
-    energy, tension, transition = (b + rate * (a - b) for a, b in zip(now, old, strict=True))
-    offset = (np.array([energy, tension, transition]) - _PROTOTYPES) * _AXES
-    evidence = -_SHARPNESS * (offset ** 2).sum(1)
-    reachable = np.zeros(6, bool)
-    reachable[list(SUCCESSORS[state.section])] = True
-    evidence[state.section] += STAY
-    best = max(SUCCESSORS[state.section], key=lambda j: evidence[j])
-    moves = state.bars >= SHORTEST and evidence[best] > evidence[state.section]
-    reachable[state.section] = True
-    evidence = np.where(reachable, evidence, evidence + UNREACHABLE)
-    probabilities = np.exp(evidence - evidence.max())
-    state = state._replace(energy=energy, tension=tension, transition=transition)
-    if moves:
-        state = state._replace(section=best, bars=0, visits=state.visits + 1)
-    return state, (probabilities / probabilities.sum()).astype(np.float32)
 
 
 def instrument_activations(grid) -> np.ndarray:
@@ -168,8 +118,8 @@ def _bounded(dynamics: Dynamics) -> Dynamics:
 
 
 def _choose_style(state: ConductorState, motion: Dynamics) -> int:
-    """A genre near the movement, perturbed by the seed (Gumbel noise: a draw from a softmax)."""
-    noise = np.random.default_rng((state.seed, state.visits, 1)).gumbel(size=len(GENRES))
+    """A genre near the movement, perturbed by the performance's own Gumbel noise: a draw from a softmax."""
+    noise = np.random.default_rng((state.seed, 1)).gumbel(size=len(GENRES))
     here = np.array([motion.energy, motion.periodicity, motion.tension, motion.curvature])
     return int(np.argmax(noise - 4.0 * ((here - _GENRE_PROTOTYPES) ** 2).sum(1)))
 
@@ -184,9 +134,9 @@ def _compose(state: ConductorState, motion: Dynamics, climax: float) -> np.ndarr
     plan = Plan(
         genre=genre, scale=patterns.SCALES[mode], tonic=state.tonic,
         chords=_chords(mode, motion.prediction_confidence, steady[0, 6], steady[0, 7]),
-        density=motion.periodicity, hats=int(motion.tension > HATS_ABOVE_TENSION),
-        curvature=motion.curvature, rising=motion.curvature_rate >= 0, tension=motion.tension,
-        grounding=motion.grounding, confidence=motion.prediction_confidence, height=motion.verticality,
+        density=motion.periodicity * (0.65 + 0.35 * motion.speed), hats=int(motion.tension > HATS_ABOVE_TENSION),
+        curvature=motion.curvature, rising=motion.curvature_rate > -0.1, tension=motion.tension,
+        grounding=motion.grounding, confidence=motion.prediction_confidence, height=math.tanh(4.0 * motion.verticality),
         speed=motion.speed, accents=motion.acceleration, rotation=motion.phase,
         steady=steady, fresh=fresh, cells=cells)
     playing = _playing(state.section, motion, genre, steady[:, 7])
@@ -195,7 +145,7 @@ def _compose(state: ConductorState, motion: Dynamics, climax: float) -> np.ndarr
     for t in playing:
         row = arranger.write_row(arranger.voice(TRACKS[t], plan))
         swell = _swell(state.section, t)
-        _structure(row, t, state, motion, climax, mode, fresh[t], swell)
+        _structure(row, t, state, motion, climax, mode, fresh[t], fresh[0, 6], swell)
         _shape(row, _level(t, motion, steady[t, 6]), swell, effects[t])
         grid[t] = row
     return grid
@@ -214,14 +164,15 @@ def _playing(section: int, motion: Dynamics, genre: str, u: np.ndarray) -> list[
     count = round(least + (most - least) * motion.energy)
     want = _SECTION_TRACKS[section] + 0.7 * _GENRE_TRACKS[genre] + 0.25 * u
     want[[_ROW["KICK"], _ROW["BASS"]]] += 0.8 * (motion.grounding - 0.5)
-    want[[_ROW["LEAD"], _ROW["ARP"]]] += 0.3 * motion.lr_pan
-    want[[_ROW["VOX"], _ROW["STAB"]]] -= 0.3 * motion.lr_pan
+    lean = 0.3 * math.tanh(4.0 * motion.lr_pan)  # right: lead and arpeggio, left: voice and stabs
+    want[[_ROW["LEAD"], _ROW["ARP"]]] += lean
+    want[[_ROW["VOX"], _ROW["STAB"]]] -= lean
     return sorted(np.argsort(-want, kind="stable")[:count].tolist())
 
 
 def _level(track: int, motion: Dynamics, u: float) -> int:
     """Dynamics of a track, 0 (pp) to 5 (ff)."""
-    level = 0.9 + 3.3 * motion.energy + 0.6 * (u - 0.5)
+    level = 0.4 + 3.9 * motion.energy + 0.6 * (u - 0.5)
     name = TRACKS[track]
     if name in ("KICK", "BASS"):
         level += 1.6 * (motion.grounding - 0.5)
@@ -254,15 +205,14 @@ def _effects(section: int, motion: Dynamics, genre: str, playing: list[int], u: 
     if section == BUILD and motion.transition_intensity > 0.4:
         for t in bright:
             effects[t].append(_IDS["hpf"])
-    if motion.coherence < 0.3:
-        for t in playing:
-            if TRACKS[t] in ("LEAD", "STAB", "VOX", "ARP", "FX") and u[t, 5] > motion.coherence:
-                effects[t].append(_IDS["delay"])
+    for t in playing:  # body and phrase apart: echoes
+        if TRACKS[t] in ("LEAD", "STAB", "VOX", "ARP", "FX") and u[t, 5] > 0.75 + 0.5 * motion.coherence:
+            effects[t].append(_IDS["delay"])
     wet = sorted((t for t in playing if t in _WET), key=lambda t: u[t, 4])
     share = max(motion.transition_intensity - REVERB_ABOVE_TRANSITION, 0.0) / (1.0 - REVERB_ABOVE_TRANSITION)
     for t in wet[:math.ceil(share * len(wet))]:
         effects[t].append(_IDS["reverb"])
-    if motion.tension * motion.energy > 0.5:
+    if motion.tension * motion.energy > _DISTORTS.get(genre, 0.75):
         for t in playing:
             if TRACKS[t] in (("LEAD", "STAB", "BASS") if genre == "rock" else ("BASS", "KICK")):
                 effects[t].append(_IDS["dist"])
@@ -270,9 +220,8 @@ def _effects(section: int, motion: Dynamics, genre: str, playing: list[int], u: 
 
 
 def _structure(row: list[int], track: int, state: ConductorState, motion: Dynamics, climax: float, mode: str,
-               u: np.ndarray, swell: tuple[int, ...]) -> None:
+               u: np.ndarray, turn: float, swell: tuple[int, ...]) -> None:
     """Macros, in place: `repeat` for a half-bar like the one before, a fill to end a phrase, a break to drop."""
-    last = STEPS - HALF_BAR
     drum = TRACKS[track] in ("KICK", "SNARE", "HH", "CLAP", "FX")
     drop = motion.transition_intensity > 0.9 or (state.section == BUILD and climax > 0.35)
     phrase_ends = state.bars % 8 == 6 or motion.transition_intensity > 0.7
@@ -284,7 +233,8 @@ def _structure(row: list[int], track: int, state: ConductorState, motion: Dynami
         macro = _FILL if u[4] < (0.9 if TRACKS[track] == "SNARE" else 0.45 if drum else 0.2) else REST
     halves = [row[i:i + HALF_BAR] for i in range(0, STEPS, HALF_BAR)]
     if macro != REST:
-        row[last:] = [macro] + [REST] * (HALF_BAR - 1)
+        start = STEPS - (HALF_BAR if turn < 0.6 else HALF_BAR // 2)
+        row[start:] = [macro] + [REST] * (STEPS - start - 1)
     for i in range(1, len(halves) - (macro != REST)):
         if not swell and halves[i] == halves[i - 1] and any(halves[i]):
             row[i * HALF_BAR:(i + 1) * HALF_BAR] = [_REPEAT] + [REST] * (HALF_BAR - 1)

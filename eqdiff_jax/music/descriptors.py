@@ -13,6 +13,7 @@ BASS_BELOW = 48  # MIDI C3: what sounds below it, and the kick, is bass
 ONSETS_PER_UNIT = 96.0  # onsets at which density reaches 1 - 1/e
 WIDEST = 24.0  # semitones at which the mean span of the lines counts as 1
 _LONGEST_WEIGHT = 4.0  # sixteenths after which a longer note weighs no more
+_NEIGHBOURS = 0.3  # weight of a melodic interval; pitches together weigh by the sixteenths they share
 _KICK = TRACKS.index("KICK")
 _HALF_STEPS = 2 * STEPS  # event times are multiples of half a sixteenth
 
@@ -43,7 +44,7 @@ def descriptors(grid) -> Descriptors:
     - range = mean over the pitched tracks with two notes or more of min(span, 24) / 24, span the
       semitones between the track's highest and lowest pitch;
     - dissonance = mean roughness of pairs of pitches: all that sound together, weighted by the product of
-      their gains and by the time shared, and neighbours in one track, weighted by the smaller gain;
+      their gains and by the sixteenths shared, and neighbours in one track, weighted by 0.3 of the smaller gain;
     - bass_weight = share of sum(gain * min(length, 4)) that is kick or pitched below C3 (MIDI 48);
     - stability = mean of three overlaps |A and B| / |A or B|: between the bars' (track, step, sound) and
       (track, step), and between the half-bars' (track, step), averaged over the three neighbouring pairs.
@@ -85,7 +86,7 @@ def _dissonance(notes: list[Event]) -> float:
     rough = weight = 0.0
     for line in _lines(notes):
         for a, b in zip(line, line[1:], strict=False):
-            neighbours = min(a.gain, b.gain)
+            neighbours = _NEIGHBOURS * min(a.gain, b.gain)
             rough += neighbours * _ROUGH[a.sound % 12, b.sound % 12]
             weight += neighbours
         for n in line:

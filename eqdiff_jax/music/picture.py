@@ -142,8 +142,9 @@ def _panel(axes: Axes, notes: list[Event], title: str, layout: _Layout, *, names
         own = [n for n in notes if n.track == t]
         _lane(axes, own, lane, COLOURS[TRACKS[t]], points, layout)
         if names:
+            colour = DIM if layout.full and not own else COLOURS[TRACKS[t]]
             axes.text(-0.55, lane.bottom + lane.height / 2, TRACKS[t], ha="right", va="center",
-                      fontsize=layout.font, fontweight="bold", color=COLOURS[TRACKS[t]] if own else DIM)
+                      fontsize=layout.font, fontweight="bold", color=colour)
     for beat in range(STEPS // 4):
         axes.text(4 * beat + 0.1, -0.25, f"{beat // 4 + 1}.{beat % 4 + 1}", ha="left", va="top",
                   fontsize=0.8 * layout.font, color=INK if beat % 4 == 0 else DIM)
@@ -179,7 +180,7 @@ def _lane(axes: Axes, notes: list[Event], lane: _Lane, colour: str, points: floa
         axes.plot(*zip(*path, strict=True), color=colour, alpha=0.28, linewidth=0.1 * points, zorder=3,
                   solid_joinstyle="round")
     shades = [_shade(colour, note.gain) for note in notes]
-    for spread, alpha in ((2.6, 0.07), (1.8, 0.12)):  # the glow
+    for spread, alpha in ((3.2, 0.025), (2.7, 0.035), (2.2, 0.05), (1.8, 0.06), (1.4, 0.08)):  # the glow
         axes.add_collection(LineCollection(
             lines, colors=[(*rgb, alpha * n.gain / 0.63) for rgb, n in zip(shades, notes, strict=True)],
             linewidths=spread * thick, capstyle="round", zorder=4))
