@@ -89,7 +89,7 @@ def _layout(count: int) -> _Layout:
     if count <= 4:
         return _Layout(2, 8.0, 5.0, 8.5, True)
     if count <= 12:
-        return _Layout(2 if count <= 6 else 3, 6.0, 4.0, 8.0, False)
+        return _Layout(2 if count <= 8 else 3, 6.0, 4.0, 8.0, False)
     return _Layout(min(6, math.ceil(math.sqrt(count))), 4.0, 2.9, 6.4, False)
 
 
