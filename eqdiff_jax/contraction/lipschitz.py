@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from eqdiff_jax.errors import InputError
 from eqdiff_jax.types import Array
 
-CAYLEY_LIMIT = 4.0  # Frobenius norm, in units of sqrt(columns), beyond which a parameter is rescaled
+CAYLEY_LIMIT = 4.0  # Frobenius norm in units of sqrt(columns); longer parameters are rescaled
 AOL_LIMIT = 1e3  # same, so that no square overflows
 
 

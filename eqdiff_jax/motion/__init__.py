@@ -11,12 +11,15 @@ from eqdiff_jax.motion.chain import (
     step_weights,
     trajectory,
 )
+from eqdiff_jax.motion.demo import STYLES, demo
 from eqdiff_jax.motion.limbs import load
 
 __all__ = [
+    "STYLES",
     "MotionParams",
     "MotionState",
     "MotionWeights",
+    "demo",
     "init_params",
     "init_state",
     "load",

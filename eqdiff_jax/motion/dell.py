@@ -22,7 +22,8 @@ from eqdiff_jax.types import Array
 
 LIMBS, FEATURES = 27, 8
 FAST, SLOW = 128, 32
-FAST_STEPS, SLOW_STEPS, SLOW_PERIOD = 4, 6, 24  # iterations per frame, per update; frames per update
+FAST_STEPS, SLOW_STEPS = 4, 6  # iterations per frame, per slow update
+SLOW_PERIOD = 24  # frames per slow update
 RATE = 60.0  # frames per second
 
 INPUT_GAIN = 2.0  # |W_in|
@@ -93,7 +94,7 @@ def gains() -> np.ndarray:
 
 
 def init_params(key: Array) -> DellParams:
-    """Random fast network, slow network near W = U = I (so that y follows xbar). Key is consumed."""
+    """Random fast network, slow one near W = U = I so that y follows xbar; the key is consumed."""
     key_in, key_rec, key_out, key_lift, key_w, key_u = jax.random.split(key, 6)
 
     def normal(key: Array, rows: int, columns: int, scale: float = 1.0) -> Array:
@@ -168,7 +169,7 @@ def slow_map(weights: DellWeights, y: Array, x_mean: Array) -> Array:
 
 
 def iterate(f, z: Array, steps: int, rate: float) -> tuple[Array, Array]:
-    """`steps` Picard steps of `f` from `z`, and the bound L/(1-L) |z_k - z_{k-1}|, L = `rate` < 1."""
+    """z_k after k = `steps` Picard steps, and L/(1-L) |z_k - z_{k-1}| with L = `rate` < 1."""
     for _ in range(steps):
         z, last = f(z), z
     return z, rate / (1.0 - rate) * norm(z - last)

@@ -37,11 +37,11 @@ TABLE = Dynamics(
     internal_tempo=Row(30.0, 240.0, "beats per minute; keeps its last value at rest", 2.0, 120.0),
     phase=Row(0.0, 1.0, "beats, [0, 1); stands still at rest", 2.0, 0.0),
     tension=Row(0.0, 1.0, "share of a full accumulator", 6.0, 0.0),
-    grounding=Row(0.0, 1.0, "q0^2/(q0^2 + q^2), q vertical speed of hips and support foot", 0.5, 1.0),
+    grounding=Row(0.0, 1.0, "q0^2/(q0^2 + q^2), q vertical speed, hips and support", 0.5, 1.0),
     verticality=Row(-1.0, 1.0, "tanh of mean upward velocity over RISE", 0.3, 0.0),
     coherence=Row(-1.0, 1.0, "cosine of x_fast and y_slow, each less its 8 s mean", 8.0, 0.0),
-    lr_pan=Row(-1.0, 1.0, "(right - left)/(right + left) of limb speeds", 0.3, 0.0),
-    prediction_confidence=Row(0.0, 1.0, "steady share of the latent's velocity power", 0.4, 1.0),
+    lr_pan=Row(-1.0, 1.0, "right over left limb speed, -1 left only, 1 right only", 0.3, 0.0),
+    prediction_confidence=Row(0.0, 1.0, "u0^2/(u0^2 + u^2), u spread of latent velocity", 0.4, 1.0),
     energy=Row(0.0, 1.0, "e/(e + e0), e mean squared limb speed", 0.4, 0.0),
     transition_intensity=Row(0.0, 1.0, "n^2/(1 + n^2), n novelty of pose and energy", 4.0, 0.0),
     speed=Row(0.0, SPEED_MAX, "body heights/s, mean over limbs, compressed near the top", 0.1, 0.0),
@@ -51,22 +51,22 @@ TABLE = Dynamics(
 # wraps. `phase_slot` is continuous across the wrap; the tempo has a range bound only.
 DISCONTINUOUS = ("internal_tempo", "phase")
 
-# Calibration, on salsa (CMU), walks and runs (Bandai Namco) and the demo dancer.
-ENERGY_HALF = 0.30  # (body heights/s)^2, mean squared limb speed at which energy is 0.5
-EFFORT_HALF = 5.0  # body heights/s^2, mean limb acceleration at which effort is 0.5
-TENSION_UP, TENSION_DOWN = 4.0, 6.0  # s, to fill at full effort, to drain at none
+# Calibration, on salsa (CMU), dance and walks (Bandai Namco) and the demo dancer.
+ENERGY_HALF = 0.2  # (body heights/s)^2, mean squared limb speed at which energy is 0.5
+EFFORT_HALF = 3.5  # body heights/s^2, mean limb acceleration at which effort is 0.5
+TENSION_UP, TENSION_DOWN = 2.5, 6.0  # s, to fill at full effort, to drain at none
 GROUND_HALF = 0.15  # body heights/s, vertical speed at which grounding is 0.5
-RISE = 0.2  # body heights/s, mean upward velocity at which verticality is tanh 1
+RISE = 0.1  # body heights/s, mean upward velocity at which verticality is tanh 1
 PAN_FLOOR = 0.05  # body heights/s, limb speed below which the balance fades to the middle
-CURVE_LENGTH = 0.3  # latent units, radius of a path whose curvature reads 0.5
+PAN_GAIN = 3.0  # a balance b reads (1 + g) b/(1 + g |b|), for dancers seldom move one side alone
+CURVE_LENGTH = 0.6  # latent units, radius of a path whose curvature reads 0.5
 CURVE_SPEED = 0.3  # latent units/s, speed below which curvature fades to 0
-CURVE_RATE = 3.0  # 1/s
-STEADY_SPEED = 0.2  # latent units/s, unsteadiness below it does not count
-ERRATIC = 1.0  # weight of velocity variance against the power of the mean velocity
+CURVE_RATE = 2.0  # 1/s
+UNSTEADY_HALF = 5.0  # latent units/s, spread of velocity at which confidence is 0.5
 COHERENCE_FLOOR = 0.05  # latent units
 ENERGY_FLOOR = 0.01  # (body heights/s)^2, energies below it look alike to transition_intensity
 ENERGY_FOLD = 1.0  # natural log of the energy ratio that counts as novelty 1
-POSE_NOVELTY = 0.5  # latent units between the 0.5 s and 4 s mean poses that count as novelty 1
+POSE_NOVELTY = 0.7  # latent units between the 0.5 s and 4 s mean poses that count as novelty 1
 
 _TORSO = [LIMB[f"torso_{i}"] for i in range(1, 8)]
 _NECK = [LIMB["neck_1"], LIMB["neck_2"]]
@@ -101,7 +101,7 @@ class DynamicsState(NamedTuple):
     latent: Array  # [2, 32] mean z over 0.5 and 4 s
     x_fast: Array  # [32] mean over 8 s
     y_slow: Array  # [32] mean over 8 s
-    drift: Array  # [32] mean latent velocity, 0.4 s
+    drift: Array  # [32] mean latent velocity, 0.1 s
     jitter: Array  # [] squared distance from it, 0.4 s
     frames: Array  # [] float32, count for the 8 s means, up to 480
     rhythm: rhythm.RhythmState
@@ -145,7 +145,7 @@ def soft_limit(x: Array, limit: float) -> Array:
 def curvature(velocity: Array, acceleration: Array, floor: float = CURVE_SPEED) -> Array:
     """kappa = |v ^ a| / (|v|^2 + floor^2)^(3/2), per unit of length; 0 for v = 0.
 
-    |v ^ a| = |v| |a - v (v.a)/|v|^2|, which is sqrt(|v|^2 |a|^2 - (v.a)^2) without the cancellation.
+    |v ^ a| = |v| |a - v (v.a)/|v|^2| equals sqrt(|v|^2 |a|^2 - (v.a)^2) without its cancellation.
     Args: velocity, acceleration [..., N]; floor: speed below which kappa fades to 0, > 0.
     """
     square = jnp.sum(velocity * velocity, axis=-1, keepdims=True)
@@ -176,6 +176,12 @@ def cosine(x: Array, y: Array) -> Array:
     """x.y / sqrt((|x|^2 + e^2)(|y|^2 + e^2)), e = COHERENCE_FLOOR; 0 when either is 0."""
     floor = COHERENCE_FLOOR**2
     return jnp.sum(x * y) / jnp.sqrt((jnp.sum(x * x) + floor) * (jnp.sum(y * y) + floor))
+
+
+def balance(left: Array, right: Array) -> Array:
+    """Right over left in [-1, 1]: b = (r - l)/(r + l + PAN_FLOOR), spread out by PAN_GAIN."""
+    share = (right - left) / (left + right + PAN_FLOOR)
+    return (1.0 + PAN_GAIN) * share / (1.0 + PAN_GAIN * jnp.abs(share))
 
 
 def step(
@@ -210,8 +216,9 @@ def step(
     decay = np.float32([smoothing(0.4), smoothing(0.5), smoothing(4.0)])
     power = old.power + decay * (square - old.power)
     effort = half(push**2, EFFORT_HALF**2)
-    filling = effort * (1.0 - old.tension) / TENSION_UP - (1.0 - effort) * old.tension / TENSION_DOWN
-    tension = old.tension + filling / RATE
+    filling = effort * (1.0 - old.tension) / TENSION_UP
+    leaking = (1.0 - effort) * old.tension / TENSION_DOWN
+    tension = old.tension + (filling - leaking) / RATE
 
     # physical: vertical and sideways
     fall = (confidence * motion[:, 1]) ** 2
@@ -231,9 +238,8 @@ def step(
     frames = jnp.minimum(old.frames + 1.0, 8.0 * RATE)
     x_mean = old.x_fast + (x_fast - old.x_fast) / frames
     y_mean = old.y_slow + (y_slow - old.y_slow) / frames
-    drift = lowpass(old.drift, velocity, 0.4)
+    drift = lowpass(old.drift, velocity, 0.1)
     jitter = lowpass(old.jitter, jnp.sum((velocity - drift) ** 2), 0.4)
-    steady = jnp.sum(drift**2) + STEADY_SPEED**2
 
     rhythm_state, beat = rhythm.step(old.rhythm, pace, first)
     values = Dynamics(
@@ -246,8 +252,8 @@ def step(
         grounding=1.0 - half(bounce, GROUND_HALF**2),
         verticality=jnp.tanh(rise / RISE),
         coherence=cosine(x_fast - x_mean, y_slow - y_mean),
-        lr_pan=(sides[1] - sides[0]) / (sides[0] + sides[1] + PAN_FLOOR),
-        prediction_confidence=steady / (steady + ERRATIC * jitter),
+        lr_pan=balance(sides[0], sides[1]),
+        prediction_confidence=1.0 - half(jitter, UNSTEADY_HALF**2),
         energy=half(power[0], ENERGY_HALF),
         transition_intensity=transition(power[1], power[2], latent[0], latent[1]),
         speed=soft_limit(speed, SPEED_MAX),

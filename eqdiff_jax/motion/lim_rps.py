@@ -112,7 +112,7 @@ def measure(state: LimState, z_raw: Array) -> tuple[Array, Array]:
 def step(operator: Array, state: LimState, z_raw: Array) -> tuple[LimState, LimFrame]:
     """One frame: measure, then two proximal iterations from the last state.
 
-    Args: operator B [96, 96]; state; z_raw float32 [32]. While the start-up lasts s = (z_raw, 0, 0).
+    Args: operator B [96, 96]; state; z_raw float32 [32]. At the start s = (z_raw, 0, 0).
     """
     rate, rate2 = measure(state, z_raw)
     measured = jnp.concatenate([z_raw, BLOCK_SECONDS * rate, BLOCK_SECONDS**2 * rate2])

@@ -3,9 +3,10 @@
 With u the speed less its running mean and E_w the mean over an exponential window of 2 s (which
 weighs the last 4 s or so), the normalised autocorrelation is
     rho(l) = E_w[u_t u_{t-l}] / (sqrt(E_w[u_t^2] E_w[u_{t-l}^2]) + floor^2),
-in [-1, 1] by Cauchy-Schwarz. A lag counts by min(rho(l), rho(l) - min_{l' <= l} rho(l')): its height,
-but no more than its rise from the deepest trough before it, so slow drift has no period and the
-value is continuous in the motion. The lag of the peak is not: it jumps between rivals.
+in [-1, 1] by Cauchy-Schwarz. A lag counts by min(rho(l), rho(l) - min_{l' <= l} rho(l')): its
+height, but no more than its rise from the deepest trough before it, so slow drift has no period
+and the best height, the periodicity, is continuous in the motion. The lag of the peak is not: it
+jumps between rivals, whose choice prefers short lags (T over 2 T) and the present tempo.
 """
 
 from typing import NamedTuple
@@ -23,8 +24,9 @@ WINDOW_SECONDS = 2.0  # time constant of the autocorrelation
 MEAN_SECONDS = 2.0  # time constant of the running mean that is subtracted
 TEMPO_SECONDS = 0.5  # time constant of the tempo's approach to a fully periodic peak
 SPEED_FLOOR = 0.02  # body heights/s; rhythm in slower movement fades out
-LONG_LAG_PENALTY = 0.2  # share of its score that the longest lag loses, so that T wins over 2 T
-LOCK_HERTZ = 0.4  # how fast the phase is pulled to the speed's peaks; below 0.5 Hz it never runs back
+SHORTER = 0.4  # among rival peaks a lag counts by its power -0.4, so that T wins over 2 T
+STAY, STAY_OCTAVES = 0.15, 0.1  # bonus and width of the preference for the present tempo
+LOCK_HERTZ = 0.4  # how fast the phase is pulled to the speed's peaks; below 0.5 it never runs back
 
 
 class RhythmState(NamedTuple):
@@ -37,7 +39,7 @@ class RhythmState(NamedTuple):
     tempo: Array  # [] beats per minute
     phase: Array  # [] beats, [0, 1)
     in_phase: Array  # [] E_w[u cos 2 pi phase]
-    quadrature: Array  # [] -E_w[u sin 2 pi phase]
+    quadrature: Array  # [] -E_w[u sin 2 pi phase]; positive when the speed's peaks come early
 
 
 class Rhythm(NamedTuple):
@@ -59,24 +61,31 @@ def autocorrelation(product: Array, power: Array) -> Array:
     return product / (jnp.sqrt(power[0] * power + 1e-20) + SPEED_FLOOR**2)
 
 
-def peak(rho: Array) -> tuple[Array, Array]:
-    """Height [0, 1] and lag (frames, to a fraction, within 15 to 120) of the best peak of rho [L]."""
-    trough = jax.lax.cummin(rho)
-    height = jnp.clip(jnp.minimum(rho, rho - trough), 0.0, 1.0)[MIN_LAG : MAX_LAG + 1]
+def peak(rho: Array, tempo: Array) -> tuple[Array, Array, Array]:
+    """Best height, and the chosen peak's own height and lag.
+
+    Args: rho float32 [L]; tempo: the present one, beats per minute.
+    Returns: height over all lags [0, 1]; height of the chosen local maximum, 0 if there is none;
+      its lag in frames, to a fraction by a parabola, within 15 to 120.
+    """
     lags = np.arange(MIN_LAG, MAX_LAG + 1)
-    handicap = (1.0 - LONG_LAG_PENALTY * lags / MAX_LAG).astype(np.float32)
-    lag = MIN_LAG + jnp.argmax(height * handicap)
-    before, here, after = rho[lag - 1], rho[lag], rho[lag + 1]
-    bend = jnp.minimum(before - 2.0 * here + after, -1e-6)
-    shift = jnp.clip(0.5 * (before - after) / bend, -0.5, 0.5)  # vertex of the parabola
-    return jnp.max(height), jnp.clip(lag + shift, MIN_LAG, MAX_LAG)
+    rise = rho - jax.lax.cummin(rho)
+    height = jnp.clip(jnp.minimum(rho, rise), 0.0, 1.0)[MIN_LAG : MAX_LAG + 1]
+    before, here, after = (rho[MIN_LAG + i : MAX_LAG + 1 + i] for i in (-1, 0, 1))
+    top = jnp.where((here >= before) & (here >= after), height, 0.0)
+    shorter = ((lags / MIN_LAG) ** -SHORTER).astype(np.float32)
+    stay = jnp.exp(-0.5 * (jnp.log2(lags * tempo / (60 * RATE)) / STAY_OCTAVES) ** 2)
+    best = jnp.argmax(top * shorter * (1.0 + STAY * stay))
+    bend = jnp.minimum(before[best] - 2.0 * here[best] + after[best], -1e-6)
+    shift = jnp.clip(0.5 * (before[best] - after[best]) / bend, -0.5, 0.5)
+    return jnp.max(height), top[best], jnp.clip(MIN_LAG + best + shift, MIN_LAG, MAX_LAG)
 
 
 def step(state: RhythmState, speed: Array, first: Array) -> tuple[RhythmState, Rhythm]:
     """One frame.
 
-    The tempo follows the peak in log scale, faster the more periodic; the phase advances with it and
-    is pulled towards 0 at the peaks of speed; a still body stops both.
+    The tempo follows the peak in log scale, faster the more periodic; the phase advances with it
+    and is pulled towards 0 at the peaks of speed; a still body stops both.
 
     Args: state; speed float32 [], body heights/s; first: bool [], True takes speed as the mean.
     """
@@ -87,8 +96,8 @@ def step(state: RhythmState, speed: Array, first: Array) -> tuple[RhythmState, R
     product = state.product + window * (swing * past - state.product)
     power = state.power + window * (past * past - state.power)
 
-    height, lag = peak(autocorrelation(product, power))
-    pace = smoothing(TEMPO_SECONDS) * height
+    height, chosen, lag = peak(autocorrelation(product, power), state.tempo)
+    pace = smoothing(TEMPO_SECONDS) * chosen
     tempo = state.tempo * (60.0 * RATE / lag / state.tempo) ** pace
     tempo = jnp.clip(tempo, 60.0 * RATE / MAX_LAG, 60.0 * RATE / MIN_LAG)
 
@@ -96,8 +105,7 @@ def step(state: RhythmState, speed: Array, first: Array) -> tuple[RhythmState, R
     in_phase = state.in_phase + window * (swing * jnp.cos(angle) - state.in_phase)
     quadrature = state.quadrature + window * (-swing * jnp.sin(angle) - state.quadrature)
     size = jnp.sqrt(in_phase**2 + quadrature**2 + SPEED_FLOOR**2)
-    # u ~ cos(2 pi beat) makes (in_phase, quadrature) turn to the angle of beat - phase, negated
-    pull = -LOCK_HERTZ * quadrature / size
+    pull = LOCK_HERTZ * quadrature / size  # sine of the angle by which the speed's peaks lead
     presence = power[0] / (power[0] + SPEED_FLOOR**2)
     phase = jnp.mod(state.phase + presence * (tempo / 60.0 + pull) / RATE, 1.0)
 

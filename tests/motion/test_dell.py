@@ -1,8 +1,6 @@
 """DELL: proved gains, honest error bounds, untracked limbs and bounded features."""
 
-import chex
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -43,7 +41,7 @@ def test_rows_of_the_gain_matrix_sum_below_one():
 
 @pytest.mark.parametrize("scale", [0.0, 0.05, 1.0, 100.0, 1e10, 1e35])
 def test_gains_hold_for_every_parameter(scale):
-    w = dell.weights(scaled_params(scale))
+    w = jax.jit(dell.weights)(scaled_params(scale))
     measured = np.array(
         [
             [spectral_norm(w.w_rec), spectral_norm(w.lift)],
@@ -96,7 +94,8 @@ def test_still_body_reaches_the_joint_equilibrium():
     np.testing.assert_allclose(out.y_slow[-1], y, atol=1e-5)
     np.testing.assert_allclose(out.x_fast[-1], w.w_out @ h, atol=1e-5)
     np.testing.assert_allclose(out.z_raw[-1], 0.7 * w.w_out @ h + 0.3 * y, atol=1e-5)
-    assert out.error_fast[-1] < 1e-5 and out.error_slow[-1] < 1e-5
+    assert out.error_fast[-1] < 1e-5
+    assert out.error_slow[-1] < 1e-5
 
 
 def test_slow_output_glides_without_steps():
@@ -123,15 +122,3 @@ def test_features_stay_bounded():
     assert np.abs(dell.features(np.float32(wild))).max() <= 20
     rest = np.concatenate([dell.REST, np.zeros((27, 4)), np.ones((27, 1))], axis=1)
     np.testing.assert_allclose(dell.features(rest).reshape(27, 8)[:, :7], 0, atol=1e-6)
-
-
-def test_gradients_are_finite_also_at_rest():
-    params = dell.init_params(jax.random.key(5))
-
-    def loss(params, limbs):
-        weights = dell.weights(params)
-        _, out = jax.lax.scan(lambda s, x: dell.step(weights, s, x), dell.init_state(), limbs)
-        return jnp.sum(out.z_raw**2) + jnp.sum(out.error_fast) + jnp.sum(out.error_slow)
-
-    for limbs in (np.zeros((26, 27, 8), np.float32), limb_frames(26)):
-        chex.assert_tree_all_finite(jax.grad(loss, argnums=(0, 1))(params, limbs))
