@@ -43,9 +43,9 @@ def from_events(events: Iterable[Event]) -> np.ndarray:
 
 
 def fit_events(events: Iterable[Event]) -> np.ndarray:
-    """Like `from_events`, with the nearest length, gain and effects where the exact ones cannot be said.
+    """Like `from_events`, but tracks that cannot be said exactly get near lengths and gains, for few tokens.
 
-    Onsets and sounds must still be such as a grid has; effects that find no free cell come a note later.
+    Onsets and sounds must still be such as a grid has; there, effects that find no free cell come a note later.
     """
     return _encode(events, exact=False)
 
@@ -63,7 +63,13 @@ def _encode(events: Iterable[Event], exact: bool) -> np.ndarray:
     for track, notes in by_track.items():
         if track not in range(len(TRACKS)):
             raise InputError(f"track {track}: tracks are 0 to {len(TRACKS) - 1}")
-        grid[track] = _encode_row(track, sorted(notes, key=lambda e: e.onset), exact)
+        notes.sort(key=lambda e: e.onset)
+        try:
+            grid[track] = _encode_row(track, notes, exact=True)
+        except InputError:
+            if exact:
+                raise
+            grid[track] = _encode_row(track, notes, exact=False)
     return grid
 
 
@@ -124,7 +130,7 @@ def _effect_switches(notes: Sequence[Event], ends: Sequence[int], exact: bool) -
 
 def _choose(notes: Sequence[Event], ends: Sequence[int], switches: Sequence[Sequence[str]],
             exact: bool) -> list[tuple[str, _Saying]]:
-    """The cheapest (dynamics, saying) per note: fewest tokens; inexact: first the smallest deviation."""
+    """The cheapest (dynamics, saying) per note: fewest tokens; inexact: weighed against the deviation."""
     paths: dict[str, tuple[float, tuple]] = {DEFAULT_DYNAMICS: (0.0, ())}
     for i, (note, end) in enumerate(zip(notes, ends, strict=True)):
         gap, before = end - note.onset, note.onset if i == 0 else 0
@@ -164,7 +170,7 @@ def _options(note: Event, gap: int, exact: bool) -> list[tuple[str, _Saying, flo
                           "has no token")
         marks = GAINS[gain]
         return [(d, s, 0.0) for d, m in marks for s in sayings if s.mark == m]
-    return [(d, s, 100 * s.error + 500 * abs(gain - note.gain))
+    return [(d, s, 3 * s.error + 30 * abs(gain - note.gain))  # in tokens it is worth
             for gain, pairs in GAINS.items() for d, m in pairs for s in sayings if s.mark == m]
 
 
