@@ -22,7 +22,7 @@ _jitted = jax.jit(motion.trajectory)
 
 
 def trajectory(params, limbs):
-    """Jitted `motion.trajectory` of up to 1200 frames, padded at the end so that it compiles once."""
+    """Jitted `motion.trajectory` of at most 1200 frames, padded to that so that it compiles once."""
     padded = np.resize(limbs, (1200, 27, 8))
     return jax.tree.map(lambda x: np.asarray(x)[: len(limbs)], _jitted(params, padded))
 
@@ -165,3 +165,17 @@ def test_wrong_shapes_are_refused(params):
         motion.step(params, motion.init_state(params), np.zeros((26, 8)))
     with pytest.raises(InputError, match=r"\[T, 27, 8\]"):
         motion.trajectory(params, np.zeros((27, 8)))
+
+
+def test_a_show_uses_the_ranges(params):
+    """Calibration: over a dance from calm to wild the scalars for music are not stuck."""
+    show = motion.demo("show", 40, 0)
+    values = jax.jit(motion.trajectory)(params, show).dynamics
+    names = ("energy", "tension", "transition_intensity", "curvature", "prediction_confidence")
+    for name in (*names, "grounding", "periodicity"):
+        low, high = np.percentile(getattr(values, name)[60:], [5, 95])
+        assert high - low > 0.25, name
+    for name in ("verticality", "coherence", "lr_pan"):
+        low, high = np.percentile(getattr(values, name)[60:], [5, 95])
+        assert low < -0.15, name
+        assert high > 0.15, name
