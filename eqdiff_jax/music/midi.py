@@ -7,6 +7,7 @@ stay distinct when rounded. Files from elsewhere are quantised to sixteenths and
 
 import io
 import os
+import re
 from collections.abc import Sequence
 from math import isfinite
 from pathlib import Path
@@ -20,6 +21,8 @@ from eqdiff_jax.music.midi_read import grids_of_notes, read_notes
 from eqdiff_jax.music.midi_tables import CHANNELS, DRUM_NOTES, EFFECT_CONTROLS, MAKER, PROGRAMS
 
 TICKS_PER_STEP = 120  # 480 per quarter note
+# Keys say nothing to us, and the library refuses whole files for an odd one.
+_KEY_SIGNATURE = re.compile(rb"\xff\x59\x02..", re.DOTALL)
 
 
 def to_midi(grids, bpm: float = 120, path: str | os.PathLike | None = None) -> mido.MidiFile:
@@ -73,6 +76,7 @@ def _opened(source: str | os.PathLike | bytes | mido.MidiFile) -> mido.MidiFile:
     name = "these bytes" if isinstance(source, bytes) else str(source)
     try:
         data = source if isinstance(source, bytes) else Path(source).read_bytes()
+        data = _KEY_SIGNATURE.sub(b"\xff\x59\x02\x00\x00", data)
         return mido.MidiFile(file=io.BytesIO(data), clip=True)
     except OSError as error:
         raise InputError(f"{name}: {error.strerror or 'no MIDI file'}") from None

@@ -148,9 +148,17 @@ def _grid_of_cells(cells: dict[tuple[int, int], list[Note]]) -> np.ndarray:
             note = (min if TRACKS[row] == "BASS" else max)(here, key=lambda n: n.pitch)
             sound = _folded(row, note.pitch)
         gap = (after[1] if after[0] == row else STEPS) - step
-        length = min(max(int(2 * note.length + 0.5), 1) / 2, gap)
+        length = min(_quantised(note.length), gap)
         found.append(Event(row, step, length, sound, nearest_gain(note.velocity / 127), note.effects))
     return fit_events(found)
+
+
+def _quantised(length: float) -> float:
+    """Whole sixteenths, but half ones where the length is just that, or shorter than three quarters of one."""
+    halves = round(2 * length)
+    if halves and abs(2 * length - halves) < 0.02:
+        return halves / 2
+    return 0.5 if length < 0.75 else float(int(length + 0.5))
 
 
 def _folded(row: int, pitch: int) -> int:

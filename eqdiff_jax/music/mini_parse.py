@@ -7,6 +7,7 @@ between groups. Time is exact (fractions of a cycle).
 import re
 from collections.abc import Callable, Sequence
 from fractions import Fraction
+from itertools import accumulate
 from math import ceil, floor, lcm
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ class Hap(NamedTuple):
 
 
 def _moved(hap: Hap, scale: Fraction, offset: Fraction) -> Hap:
+    """The event with its times scaled, then shifted."""
     begin, end = hap.begin * scale + offset, hap.end * scale + offset
     return Hap(begin, end,
                begin if hap.whole_begin is hap.begin else hap.whole_begin * scale + offset,
@@ -83,12 +85,12 @@ def timecat(parts: Sequence[tuple[Fraction, Pattern]]) -> Pattern:
     """Patterns one after the other in each cycle, (weight, pattern) each."""
     if len(parts) == 1:
         return parts[0][1]
-    total = sum((weight for weight, _ in parts), Fraction(0))
-    shares = [weight / total for weight, _ in parts]
-    starts = [sum(shares[:i], Fraction(0)) for i in range(len(parts))]
+    ends = list(accumulate(weight for weight, _ in parts))
+    shares = [weight / ends[-1] for weight, _ in parts]
+    starts = [Fraction(0), *(end / ends[-1] for end in ends[:-1])]
 
     def cycle(number: int) -> list[Hap]:
-        return [_moved(hap, share, number + start - number * share)
+        return [_moved(hap, share, start + number * (1 - share) if number else start)
                 for start, share, (_, pattern) in zip(starts, shares, parts, strict=True)
                 for hap in pattern.cycle(number)]
     return Pattern(cycle, lcm(*(pattern.period for _, pattern in parts)))

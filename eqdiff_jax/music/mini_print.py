@@ -88,10 +88,11 @@ def step(segments: Segments) -> str:
 def sequence(segments: Segments) -> str:
     """The segments as a space-separated sequence that fills its cycle or brackets."""
     total = sum(s.length for s in segments)
-    texts = [_grouped(segments, total // n) for n in (4, 2, 8) if total % n == 0]
-    if total > 2 and total % 2 == 0 and any(s.length % 2 for s in segments):
-        texts.append(_grouped(segments, 2))
-    return min([*filter(None, texts), _flat(segments), *_repeats(segments)], key=len)
+    texts = [*_repeats(segments), *(_grouped(segments, total // n) for n in (4, 2, 8)
+                                     if total % (2 * n) == 0)]
+    odd = total > 4 and any(s.length % 2 for s in segments)
+    by_steps = _grouped(segments, 2) if odd else None  # rather than a long row of half sixteenths
+    return min(filter(None, [*texts, by_steps or _flat(segments)]), key=len)
 
 
 def _repeats(segments: Segments) -> list[str]:

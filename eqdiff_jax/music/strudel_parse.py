@@ -50,14 +50,19 @@ def from_strudel(text: str) -> np.ndarray:
 
 def song_from_strudel(text: str) -> np.ndarray:
     """The grids that code as `song_to_strudel` prints it plays, int32 [N, 12, 32]."""
-    reader = _Reader(text)
+    try:
+        return _grids(_Reader(text))
+    except RecursionError:
+        raise InputError("the code is nested too deeply: write it with fewer brackets in brackets") from None
+
+
+def _grids(reader: "_Reader") -> np.ndarray:
     tracks = reader.program()
     count = max(1, -(-int(reader.cycles) // 2))
-    grids = [[event for track, pattern in tracks.items() for event in _events(track, pattern, 2 * k)]
-             for k in range(count)]
     if not reader.cycles and any(2 % pattern.period for pattern in tracks.values()):
         raise InputError("the code repeats after more than two bars: a grid is a loop of two bars")
-    return np.stack([from_events(events) for events in grids])
+    return np.stack([from_events([event for track, pattern in tracks.items()
+                                  for event in _events(track, pattern, 2 * k)]) for k in range(count)])
 
 
 def _events(track: int, pattern: Pattern, first: int) -> list[Event]:
@@ -73,18 +78,14 @@ def _events(track: int, pattern: Pattern, first: int) -> list[Event]:
                              "(lengths: of half sixteenths)")
         if onset + length > STEPS:
             raise InputError(f"{place}: the note lasts beyond the grid's two bars")
-        notes.append(Event(track, int(onset), float(length), _sound(place, track, hap.value),
+        notes.append(Event(track, int(onset), float(length), _sound(place, hap.value),
                            _gain(place, hap.value), tuple(
                                e for e in VOCABULARY.groups["effect"] if e in hap.value)))
     return notes
 
 
-def _sound(place: str, track: int, value: dict) -> int | str:
-    if "note" in value:
-        return _pitch(place, str(value["note"]))
-    if "s" not in value:
-        raise InputError(f"{place}: no sound; start the pattern with s(..) or note(..)")
-    return str(value["s"])
+def _sound(place: str, value: dict) -> int | str:
+    return _pitch(place, str(value["note"])) if "note" in value else str(value["s"])
 
 
 def _pitch(place: str, word: str) -> int:
@@ -157,7 +158,7 @@ class _Reader:
         return self.fail(at, f"expected {expected}, found {text[:30]!r}")
 
     def next_is(self, *texts: str) -> bool:
-        return all(self.tokens[min(self.index + i, len(self.tokens) - 1)][1] == t for i, t in enumerate(texts))
+        return [t for _, t, _ in self.tokens[self.index:self.index + len(texts)]] == list(texts)
 
     def take(self, kind: str, text: str | None = None) -> str:
         found = self.tokens[self.index]
