@@ -60,7 +60,7 @@ def random_grid() -> Callable[[np.random.Generator], np.ndarray]:
     groups = [VOCABULARY.group(token) for token in range(len(VOCABULARY))]
 
     def draw(rng: np.random.Generator) -> np.ndarray:
-        density, structure = rng.uniform(0.02, 0.8), rng.uniform(0, 0.8)
+        density, structure = 0.02 + 0.8 * rng.beta(1, 2), rng.uniform(0, 0.8)
         weight = {"rest": 0.0, "pitch": 0.25, "drum": 6.0, "structure": structure}
         weights = LEGAL * np.array([weight.get(group, 1.0) for group in groups])
         filled = np.stack([rng.choice(len(VOCABULARY), SHAPE[1], p=row / row.sum()) for row in weights])

@@ -103,7 +103,8 @@ def as_grid(grid) -> np.ndarray:
         raise InputError(
             f"a grid is an integer array of shape {list(SHAPE)}, got {array.dtype} "
             f"{list(array.shape)}: pass one grid at a time")
-    return array.astype(np.int32)
+    fits = (array >= -(2**31)) & (array < 2**31)
+    return np.where(fits, array, REST).astype(np.int32)  # what int32 cannot hold is no token either
 
 
 def legalise(grid) -> np.ndarray:

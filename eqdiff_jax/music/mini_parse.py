@@ -44,12 +44,16 @@ class Pattern:
         first = number % self.period
         if first not in self._known:
             self._known[first] = self._cycle(first)
+            if len(self._known[first]) > _MOST_EVENTS:
+                raise InputError(f"more than {_MOST_EVENTS} events in one cycle of a pattern")
         if number == first:
             return self._known[first]
         return [_moved(hap, Fraction(1), Fraction(number - first)) for hap in self._known[first]]
 
     def __call__(self, begin: Fraction, end: Fraction) -> list[Hap]:
         """Parts of events between two times, cut at cycles."""
+        if begin.denominator == end.denominator == 1:
+            return [hap for number in range(int(begin), int(end)) for hap in self.cycle(number)]
         return [hap._replace(begin=max(begin, hap.begin), end=min(end, hap.end))
                 for number in range(floor(begin), ceil(end)) for hap in self.cycle(number)
                 if hap.begin < end and hap.end > begin]
@@ -58,6 +62,8 @@ class Pattern:
 ACCEPTED = "words, ~, -, _, [ ], < >, *n, /n, !n, @n and . between groups"
 _TOKEN = re.compile(r"\s*([\w#.^-]+|[~\[\]<>*/!@])")
 _NUMBER = re.compile(r"\d+(\.\d+)?|\.\d+")
+_ONE = Fraction(1)
+_MOST_EVENTS = 256  # in one cycle
 _MOST = 64  # finer than half a sixteenth in a grid of two bars
 
 
@@ -127,9 +133,11 @@ class _Reader:
 
     def number(self, after: str) -> Fraction:
         word = self.peek() or ""
-        if not _NUMBER.fullmatch(word) or not Fraction(word):
+        number = Fraction(int(word) if word.isdecimal() else word) if _NUMBER.fullmatch(word) else 0
+        if not number:
             raise self.fail(f"{after!r} needs a positive number, found {word or 'the end'!r}")
-        return Fraction(self.take())
+        self.take()
+        return number
 
     def sequence(self, closing: str | None) -> list[tuple[Fraction, Pattern]]:
         """Steps (weight, pattern) up to the closing bracket."""
@@ -158,7 +166,7 @@ class _Reader:
         `!` replaces a weight that `@` gave before it; several `!` add up, at the place of the last one.
         """
         pattern, calls = self.atom(), []
-        weight = copies = Fraction(1)
+        weight = copies = _ONE
         while self.peek() in ("*", "/", "!", "@"):
             sign = self.take()
             if sign == "@":
@@ -173,7 +181,7 @@ class _Reader:
         if weight <= 0 or copies.denominator != 1 or any(n > _MOST for _, n in calls):
             raise self.fail(f"a step of weight {weight}, {copies} times")
         for sign, number in calls:
-            pattern = timecat([(Fraction(1), pattern)] * int(number)) if sign == "!" else fast(number, pattern)
+            pattern = timecat([(_ONE, pattern)] * int(number)) if sign == "!" else fast(number, pattern)
         return weight, pattern
 
     def atom(self) -> Pattern:

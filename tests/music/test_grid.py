@@ -142,6 +142,17 @@ def test_tokens_outside_the_table_read_as_rest():
     assert not legalise(grid)[0].any()
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int32, np.uint32, np.int64, np.uint64])
+def test_every_integer_type_is_read(dtype):
+    grid = np.zeros((12, 32), dtype)
+    grid[0, 0] = IDS["bd"]
+    grid[1] = np.iinfo(dtype).max
+    assert [(e.track, e.onset) for e in events(grid)] == [(0, 0)]
+    if np.iinfo(dtype).bits == 64:
+        grid[1] = 2**32 + IDS["sd"]  # must not wrap round to a token
+        assert [(e.track, e.onset) for e in events(grid)] == [(0, 0)]
+
+
 @pytest.mark.parametrize("bad", [np.zeros((11, 32), int), np.zeros((12, 32)), np.zeros((1, 12, 32), int), "grid"])
 def test_what_is_no_grid_is_refused_in_one_line(bad):
     with pytest.raises(InputError) as error:
