@@ -60,7 +60,7 @@ class Pattern:
 
 
 ACCEPTED = "words, ~, -, _, [ ], < >, *n, /n, !n, @n and . between groups"
-_TOKEN = re.compile(r"\s*([\w#.^-]+|[~\[\]<>*/!@])")
+_TOKEN = re.compile(r"\s*([\w#.^~-]+|[\[\]<>*/!@])")
 _NUMBER = re.compile(r"\d+(\.\d+)?|\.\d+")
 _ONE = Fraction(1)
 _MOST_EVENTS = 256  # in one cycle
@@ -112,28 +112,35 @@ class _Reader:
 
     def __init__(self, text: str) -> None:
         self.text, self.tokens, self.index = text, [], 0
+        self.apart: list[bool] = []  # whether white space stands before the token
         at = 0
         while text[at:].strip():
             match = _TOKEN.match(text, at)
             if not match:
-                raise InputError(f'in "{text}": {text[at:].strip()[0]!r} is not understood; '
-                                 f"accepted are {ACCEPTED}")
+                raise self.fail(f"{text[at:].strip()[0]!r} is not understood")
             self.tokens.append(match.group(1))
+            self.apart.append(match.start(1) > match.start())
             at = match.end()
 
     def peek(self) -> str | None:
         return self.tokens[self.index] if self.index < len(self.tokens) else None
+
+    def is_number(self) -> bool:
+        """Whether a number follows at once."""
+        return bool(_NUMBER.fullmatch(self.peek() or "")) and not self.apart[self.index]
 
     def take(self) -> str:
         self.index += 1
         return self.tokens[self.index - 1]
 
     def fail(self, reason: str) -> InputError:
-        return InputError(f'in "{self.text}": {reason}; accepted are {ACCEPTED}')
+        shown = " ".join(self.text.split())
+        shown = shown if len(shown) <= 60 else shown[:57] + "..."
+        return InputError(f'in "{shown}": {reason}; accepted are {ACCEPTED}')
 
     def number(self, after: str) -> Fraction:
         word = self.peek() or ""
-        number = Fraction(int(word) if word.isdecimal() else word) if _NUMBER.fullmatch(word) else 0
+        number = Fraction(int(word) if word.isdecimal() else word) if self.is_number() else 0
         if not number:
             raise self.fail(f"{after!r} needs a positive number, found {word or 'the end'!r}")
         self.take()
@@ -168,12 +175,14 @@ class _Reader:
         pattern, calls = self.atom(), []
         weight = copies = _ONE
         while self.peek() in ("*", "/", "!", "@"):
+            if self.apart[self.index] and self.peek() in ("*", "/"):
+                raise self.fail(f"white space before {self.peek()!r}")
             sign = self.take()
             if sign == "@":
                 weight += self.number(sign) - 1
             elif sign == "!":
-                bare = not _NUMBER.fullmatch(self.peek() or "")
-                weight = copies = copies + (Fraction(2) if bare else self.number(sign)) - 1
+                more = self.number(sign) - 1 if self.is_number() else _ONE
+                weight = copies = copies + more
                 calls = [*(c for c in calls if c[0] != "!"), ("!", copies)]
             else:
                 number = self.number(sign)

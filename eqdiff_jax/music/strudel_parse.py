@@ -29,7 +29,7 @@ _CONTROLS = {"s": "s", "sound": "s", "note": "note", "gain": "gain"}
 _ACCEPTED = ("s, sound, note, gain, slow, fast, when, arrange, silence, setcpm and the effects "
              "lpf, hpf, delay, room, dist")
 _TOKEN = re.compile(r"""(?:\s|//[^\n]*|/\*.*?\*/)*(?:
-    (?P<string>"[^"]*"|`[^`]*`|'[^'\n]*') | (?P<number>-?(?:\d+(?:\.\d*)?|\.\d+))
+    (?P<string>"[^"\n]*"|`[^`]*`|'[^'\n]*') | (?P<number>-?(?:\d+(?:\.\d*)?|\.\d+))
     | (?P<name>[A-Za-z_$][\w$]*) | (?P<sign>=>|[().,:;\[\]/*]) )""", re.VERBOSE | re.DOTALL)
 _SKIP = re.compile(r"(?:\s|//[^\n]*|/\*.*?\*/)*", re.DOTALL)
 _PITCH = re.compile(r"([a-g])(##|bb|ss|ff|[#bsf]?)(\d?)", re.IGNORECASE)
@@ -148,10 +148,10 @@ class _Reader:
             at = match.end()
         self.tokens.append(("end", "the end of the code", len(text)))
 
-    def fail(self, at: int, reason: str) -> InputError:
+    def fail(self, at: int, reason: str, accepted: str = f"; accepted are {_ACCEPTED}") -> InputError:
         line = self.text.count("\n", 0, at) + 1
         column = at - self.text.rfind("\n", 0, at)
-        return InputError(f"Strudel code, line {line}, column {column}: {reason}; accepted are {_ACCEPTED}")
+        return InputError(f"Strudel code, line {line}, column {column}: {reason}{accepted}")
 
     def wrong(self, expected: str) -> InputError:
         _, text, at = self.tokens[self.index]
@@ -273,9 +273,9 @@ class _Reader:
             return pure(text)
         body = self.take("string")[1:-1]
         try:
-            pattern = pure(body) if text[0] == "'" else parse_mini(body)
+            pattern = parse_mini(body)
         except InputError as error:
-            raise self.fail(at, str(error)) from None
+            raise self.fail(at, str(error), "") from None
         while self.next_is(".", "slow") or self.next_is(".", "fast"):
             self.index += 1
             pattern = self.timed(self.take("name"), pattern)

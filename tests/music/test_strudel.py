@@ -262,3 +262,22 @@ def test_mini_notation_is_read_as_the_real_strudel_reads_it(query_strudel):
         read = sorted((h.whole_begin, h.whole_end - h.whole_begin, h.value)
                       for h in parse_mini(text)(Fraction(0), Fraction(2)) if h.begin == h.whole_begin)
         assert read == sorted((Fraction(o), Fraction(n), v["s"]) for o, n, v in answer["events"]), text
+
+
+def test_typing_errors_are_refused_or_read_as_the_real_strudel_plays_them(query_strudel):
+    rng, accepted = random.Random(0), []
+    for _ in range(1500):
+        letters = list(rng.choice([HOUSE_CODE, *HAND_WRITTEN]))
+        for _ in range(rng.randint(1, 3)):
+            place = rng.randrange(len(letters))
+            letters[place:place + rng.randint(0, 1)] = rng.choice(["", *"[]<>*!@/~-_ .,:;()\"'`0123x=>ab\n"])
+        code = "".join(letters)
+        try:
+            accepted.append((code, events(from_strudel(code))))
+        except InputError:
+            continue
+    assert len(accepted) > 50
+    for (code, found), answer in zip(accepted, query_strudel([c for c, _ in accepted]), strict=True):
+        if "error" not in answer:
+            assert sorted((Fraction(e.onset, 16), Fraction(e.length) / 16) for e in found) == sorted(
+                (Fraction(onset), Fraction(length)) for onset, length, _ in answer["events"]), code
