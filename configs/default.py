@@ -1,4 +1,4 @@
-"""The network that sample.py uses: 4.6 M parameters.
+"""The network that sample.py uses: 5.5 M parameters.
 
     EQDIFF_DATA=/path/to/data python train.py --config=configs/default.py --workdir=runs/default
 
@@ -11,31 +11,32 @@ from ml_collections import ConfigDict
 def get_config() -> ConfigDict:
     """Hyper-parameters of the run."""
     return ConfigDict({
-        "card": "4.6 M parameters, trained on Conductor pairs (grids composed by the project's own rules) over the demo "
-                "dancer and 14 CMU salsa recordings (mocap.cs.cmu.edu, free to use). No recorded music was used.",
+        "card": "5.5 M parameters, trained on Conductor pairs (grids composed by the project's own rules) over the "
+                "demo dancer and CMU salsa recordings (mocap.cs.cmu.edu, free to use). No recorded music was used.",
         "seed": 0,
         "motion_seed": 0,
         # Data: tiny | demo | demo_salsa (needs EQDIFF_DATA); data_dir "" means WORKDIR/data.
         "data": "demo_salsa",
         "data_dir": "",
-        # Network: width is a multiple of 64; dtype float32 | bfloat16.
+        # Network: width is a multiple of 64; patch 1 | 2 | 4 | 8 sixteenths per element; dtype float32 | bfloat16.
         "width": 256,
-        "depth": 5,
+        "depth": 6,
+        "patch": 4,
         "condition_tokens": 2,
         "rank": 16,
         "dtype": "float32",
         # Optimisation.
-        "steps": 1200,
+        "steps": 2400,
         "batch": 32,
-        "learning_rate": 1.5e-3,
-        "warmup_steps": 60,
+        "learning_rate": 1e-3,
+        "warmup_steps": 100,
         "weight_decay": 0.01,
         "clip_norm": 1.0,
-        "ema_decay": 0.995,
+        "ema_decay": 0.998,
         "condition_dropout": 0.1,  # 1.0 trains without conditioning
         # Bookkeeping, in steps; validate_every is a multiple of log_every.
         "log_every": 20,
         "validate_every": 200,
         "validate_size": 128,
-        "checkpoint_every": 50,
+        "checkpoint_every": 100,
     })

@@ -17,9 +17,10 @@ def get_config() -> ConfigDict:
         # Data: tiny | demo | demo_salsa (needs EQDIFF_DATA); data_dir "" means WORKDIR/data.
         "data": "demo_salsa",
         "data_dir": "",
-        # Network: width is a multiple of 64; dtype float32 | bfloat16.
+        # Network: width is a multiple of 64; patch 1 | 2 | 4 | 8 sixteenths per element; dtype float32 | bfloat16.
         "width": 768,
         "depth": 12,
+        "patch": 1,
         "condition_tokens": 2,
         "rank": 16,
         "dtype": "bfloat16",

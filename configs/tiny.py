@@ -12,15 +12,16 @@ from ml_collections import ConfigDict
 def get_config() -> ConfigDict:
     """Hyper-parameters of the run."""
     return ConfigDict({
-        "card": "A test of the machinery: 0.4 M parameters, Conductor pairs of the demo dancer.",
+        "card": "A test of the machinery: 0.3 M parameters, Conductor pairs of the demo dancer.",
         "seed": 0,
         "motion_seed": 0,
         # Data: tiny | demo | demo_salsa (needs EQDIFF_DATA); data_dir "" means WORKDIR/data.
         "data": "tiny",
         "data_dir": "",
-        # Network: width is a multiple of 64; dtype float32 | bfloat16.
+        # Network: width is a multiple of 64; patch 1 | 2 | 4 | 8 sixteenths per element; dtype float32 | bfloat16.
         "width": 64,
         "depth": 2,
+        "patch": 4,
         "condition_tokens": 2,
         "rank": 16,
         "dtype": "float32",

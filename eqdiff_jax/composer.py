@@ -74,11 +74,18 @@ def compose(key: Array, params: Params, conditioning: Array, previous: Array, *,
     if single:
         conditioning, previous_conditioning = conditioning[None], previous_conditioning[None]
         previous = jnp.asarray(previous)[None]
-    batch, mask, cells = conditioning.shape[0], PROCESS.mask, previous[0].size
-    previous = jnp.asarray(previous, jnp.int32)
-    predict = predictor(params, conditioning, guidance)
-    key_score, key_sample = jax.random.split(key)
+    change = transition(key, predictor(params, conditioning, guidance), conditioning, jnp.asarray(previous, jnp.int32),
+                        previous_conditioning, steps=steps, temperature=temperature, kappa=kappa, idle=idle,
+                        most=most, sampler=sampler)
+    return jax.tree.map(lambda x: x[0] if x.ndim else x, change) if single else change
 
+
+def transition(key: Array, predict: Predict, conditioning: Array, previous: Array, previous_conditioning: Array, *,
+               steps: Array | int, temperature: Array | float, kappa: Array | float, idle: Array | int,
+               most: Array | int, sampler: str) -> Change:
+    """`compose` for any predictor, batched: budget, scoring, re-masking, sampling. Arguments as there."""
+    batch, mask, cells = conditioning.shape[0], PROCESS.mask, previous[0].size
+    key_score, key_sample = jax.random.split(key)
     auto_steps, auto_temperature = commitment(conditioning[:, LAYOUT["prediction_confidence"]][:, 0])
     steps = jnp.broadcast_to(jnp.asarray(steps, jnp.int32), (batch,))
     steps = jnp.where(steps > 0, steps, auto_steps)
@@ -95,6 +102,5 @@ def compose(key: Array, params: Params, conditioning: Array, previous: Array, *,
     start = bounded_change.remask_least_likely(likelihood, previous, allowed, mask)
     drawn = sample(key_sample, predict, PROCESS, previous.shape, sampler=SAMPLERS[sampler], steps=steps,
                    temperature=temperature, initial=start)
-    change = Change(drawn.tokens, jnp.sum(drawn.tokens != previous, axis=(1, 2)), allowed, steps, temperature,
-                    drawn.evaluations)
-    return jax.tree.map(lambda x: x[0] if x.ndim else x, change) if single else change
+    return Change(drawn.tokens, jnp.sum(drawn.tokens != previous, axis=(1, 2)), allowed, steps, temperature,
+                  drawn.evaluations)

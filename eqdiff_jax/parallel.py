@@ -14,9 +14,10 @@ def data_parallel(step: Callable, donate: tuple[int, ...] = (0,)) -> Callable:
 
 
 def replicate(tree):
-    """One copy per local device: [...] -> [devices, ...]."""
+    """One copy per local device: [...] -> [devices, ...], laid out as pmap's own outputs are."""
     count = jax.local_device_count()
-    return jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *jnp.shape(x))), tree)
+    stacked = jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *jnp.shape(x))), tree)
+    return jax.pmap(lambda x: x)(stacked)  # other layouts would compile the step a second time
 
 
 def unreplicate(tree):

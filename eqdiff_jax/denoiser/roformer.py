@@ -58,13 +58,16 @@ class Block(nn.Module):
 class Roformer(nn.Module):
     """logits = f(tokens, embedding): [B, 12, 32] with masks = V, [B, 768] -> float32 [B, 12, 32, V].
 
-    Fields: width D (a multiple of 64), depth, vocab V, condition_tokens, rank, compute dtype. Where `given` [B]
-    is False the learned null embedding takes the place of the conditioning (classifier-free guidance).
+    Fields: width D (a multiple of 64), depth, vocab V, patch, condition_tokens, rank, compute dtype. A sequence
+    element is `patch` neighbouring sixteenths of one track: 1 is a cell, 4 a beat (a quarter of the work; every
+    cell keeps its own logits). Where `given` [B] is False the learned null embedding takes the place of the
+    conditioning (classifier-free guidance).
     """
 
     width: int = 256
     depth: int = 6
     vocab: int = 81
+    patch: int = 1
     condition_tokens: int = 2
     rank: int = 16
     dtype: jnp.dtype = jnp.float32
@@ -77,31 +80,35 @@ class Roformer(nn.Module):
             embedding = jnp.where(given[:, None], embedding, null)
         embedding = embedding.astype(self.dtype)
         normal = nn.initializers.normal(0.02)
-        table = self.param("token", normal, (self.vocab + 1, self.width))
+        table = self.param("token", normal, (self.vocab + 1, self.width // self.patch))
+        columns = steps // self.patch
         place = self.param("track", normal, (tracks, 1, self.width)) + self.param(
-            "step", normal, (1, steps, self.width))
-        cells = (table[tokens] + place).reshape(batch, tracks * steps, self.width).astype(self.dtype)
+            "step", normal, (1, columns, self.width))
+        cells = table[tokens].reshape(batch, tracks, columns, self.width) + place
+        cells = cells.reshape(batch, tracks * columns, self.width).astype(self.dtype)
         prefix = nn.Dense(self.condition_tokens * self.width, dtype=self.dtype, name="condition")(embedding)
         x = jnp.concatenate([prefix.reshape(batch, self.condition_tokens, self.width), cells], axis=1)
         # Conditioning tokens stand at no place: angle 0.
         pad = ((self.condition_tokens, 0), (0, 0))
-        cos, sin = axial_rotary(tracks, steps, HEAD_DIM)
+        cos, sin = axial_rotary(tracks, columns, HEAD_DIM)
         cos, sin = jnp.pad(cos, pad, constant_values=1.0), jnp.pad(sin, pad)
         for i in range(self.depth):
             x = Block(self.rank, self.dtype, name=f"block_{i}")(x, embedding, cos, sin)
         x = AdaptiveNorm(self.rank, self.dtype, name="norm_out")(x[:, self.condition_tokens:], embedding)
-        logits = nn.Dense(self.vocab, dtype=self.dtype, kernel_init=nn.initializers.zeros, name="logits")(x)
+        logits = nn.Dense(self.patch * self.vocab, dtype=self.dtype, kernel_init=nn.initializers.zeros,
+                          name="logits")(x)
         return logits.astype(jnp.float32).reshape(batch, tracks, steps, self.vocab)
 
 
 def roformer_of(params) -> Roformer:
-    """The network that a parameter tree belongs to, read off its shapes (compute type = the tree's own)."""
-    table = params["token"]
-    width = table.shape[1]
+    """The network that a parameter tree belongs to, read off its shapes (computing in float32)."""
+    symbols, per_cell = params["token"].shape
+    width = params["track"].shape[-1]
     return Roformer(
         width=width,
         depth=sum(name.startswith("block_") for name in params),
-        vocab=table.shape[0] - 1,
+        vocab=symbols - 1,
+        patch=width // per_cell,
         condition_tokens=params["condition"]["kernel"].shape[1] // width,
         rank=params["norm_out"]["down"]["kernel"].shape[1],
         dtype=jnp.float32)

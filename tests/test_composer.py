@@ -1,0 +1,131 @@
+"""compose: legality, bounded change whatever the network says, independence, one compilation."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from eqdiff_jax.composer import PROCESS, compose, predictor, transition
+from eqdiff_jax.conditioning import LAYOUT, encoder
+from eqdiff_jax.denoiser import Roformer
+from eqdiff_jax.diffusion import legal_log_posterior
+from eqdiff_jax.music import LEGAL
+from eqdiff_jax.music.grid import SHAPE
+
+EMPTY = jnp.full(SHAPE, PROCESS.mask, jnp.int32)
+
+
+@pytest.fixture(scope="module")
+def params():
+    """A random network with large weights: it has opinions, and they are nonsense."""
+    net = Roformer(width=64, depth=1, patch=4)
+    tree = {"encoder": encoder.init(jax.random.key(0), jnp.zeros((1, 104)))["params"],
+            "denoiser": net.init(jax.random.key(1), EMPTY[None], jnp.zeros((1, 768)))["params"]}
+    leaves = jax.tree.leaves(tree)
+    noise = jax.random.split(jax.random.key(2), len(leaves))
+    wild = [x + 0.3 * jax.random.normal(k, x.shape) for x, k in zip(leaves, noise, strict=True)]
+    return jax.tree.unflatten(jax.tree.structure(tree), wild)
+
+
+def conditioning(seed, confidence=0.9):
+    c = jax.random.normal(jax.random.key(seed), (104,)) * 0.3
+    return c.at[LAYOUT["prediction_confidence"]].set(confidence)
+
+
+def legal(tokens):
+    return np.take_along_axis(LEGAL[None].repeat(len(tokens), 0), np.asarray(tokens), axis=2).all()
+
+
+def test_first_grid_is_free_and_legal(params):
+    change = compose(jax.random.key(0), params, conditioning(0), EMPTY)
+    assert change.tokens.shape == SHAPE and legal(change.tokens[None])
+    assert int(change.changed) == int(change.budget) == 384
+    assert int(change.steps) == round(50 - 46 * 0.9) and float(change.temperature) == pytest.approx(0.75)
+
+
+def random_predictor(seed):
+    """A cheap wild network: logits from a random mix of the cells around and the conditioning. No two calls agree."""
+    table, mix, pull = (jax.random.normal(k, shape) for k, shape in zip(
+        jax.random.split(jax.random.key(seed), 3), ((82, 8), (8, 81), (104, 81)), strict=True))
+
+    def bind(conditioning):
+        def predict(tokens, t):
+            del t
+            around = sum(jnp.roll(table[tokens], (i, j), (1, 2)) for i, j in ((0, 1), (1, 0), (0, -1), (3, 5)))
+            return legal_log_posterior(2.0 * around @ mix + (conditioning @ pull)[:, None, None], LEGAL[:, None])
+        return predict
+
+    return bind
+
+
+def test_ten_thousand_transitions_keep_their_budget():
+    """Conditioning teleports, stands still, drifts; the bound may not depend on the network."""
+    rng, batch, calls = np.random.default_rng(0), 250, 40
+    tokens = np.stack([rng.choice(np.flatnonzero(LEGAL[t]), (batch, 32)) for t in range(12)], axis=1)
+    before = rng.normal(size=(batch, 104)).astype(np.float32)
+    knobs = dict(temperature=0.0, kappa=0.05, idle=8, most=128, sampler="analytic")
+    step = jax.jit(lambda key, seed, now, tokens, before, steps: transition(
+        key, random_predictor(seed)(now), now, tokens, before, steps=steps, **knobs))
+    used = []
+    for call in range(calls):
+        scale = 10.0 ** rng.uniform(-4, 2, (batch, 1))
+        now = (before + rng.normal(size=(batch, 104)) * scale).astype(np.float32)
+        change = step(jax.random.key(call), call % 4, now, tokens, before, 1 + call % 3)
+        changed = (np.asarray(change.tokens) != tokens).sum((1, 2))
+        distance = np.linalg.norm(now.astype(np.float64) - before, axis=1)
+        np.testing.assert_array_equal(changed, change.changed)
+        assert (changed <= np.asarray(change.budget)).all() and (changed <= 128).all()
+        assert (changed <= np.floor(384 * 0.05 * distance * (1 + 1e-5)) + 8).all()
+        assert legal(change.tokens)
+        used.append((changed / np.asarray(change.budget)).max())
+        tokens, before = np.asarray(change.tokens), now
+    assert min(used) > 0.9  # the budget is used, not merely respected
+
+
+def test_two_motions_from_one_grid_stay_within_the_sum_of_budgets(params):
+    grid = compose(jax.random.key(0), params, conditioning(0), EMPTY).tokens
+    for seed, shift in ((1, 0.01), (2, 0.1), (3, 0.5)):
+        near = conditioning(0) + shift * conditioning(seed)
+        a, b = (compose(jax.random.key(9), params, c, grid, previous_conditioning=conditioning(0))
+                for c in (conditioning(0), near))
+        assert (np.asarray(a.tokens) != b.tokens).sum() <= int(a.budget) + int(b.budget)
+
+
+def test_idle_budget_without_a_previous_conditioning(params):
+    grid = compose(jax.random.key(0), params, conditioning(0), EMPTY).tokens
+    change = compose(jax.random.key(1), params, conditioning(5), grid)
+    assert int(change.budget) == 8 and (np.asarray(change.tokens) != grid).sum() <= 8
+
+
+def test_same_key_same_grid_other_key_other_grid(params):
+    one, two, three = (compose(jax.random.key(k), params, conditioning(0), EMPTY).tokens for k in (4, 4, 5))
+    np.testing.assert_array_equal(one, two)
+    assert (np.asarray(one) != three).any()
+
+
+def test_batch_elements_do_not_influence_each_other(params):
+    c = jnp.stack([conditioning(0, 0.9), conditioning(1, 0.2), conditioning(2, 1.0)])
+    previous = jnp.stack([EMPTY, *[compose(jax.random.key(0), params, conditioning(i), EMPTY).tokens for i in (1, 2)]])
+    whole = compose(jax.random.key(3), params, c, previous, previous_conditioning=c + 0.1)
+    # Same place, same key, other neighbours: not a bit may differ.
+    other = compose(jax.random.key(3), params, c.at[1:].set(conditioning(8, 0.5)), previous.at[1:].set(0),
+                    previous_conditioning=(c + 0.1).at[1:].set(0.0))
+    np.testing.assert_array_equal(whole.tokens[0], other.tokens[0])
+
+
+def test_one_compilation_for_every_setting(params):
+    grid = compose(jax.random.key(0), params, conditioning(0), EMPTY).tokens
+    before = compose._cache_size()
+    for i in range(4):
+        compose(jax.random.key(i), params, conditioning(i), grid, previous_conditioning=conditioning(9),
+                steps=i, temperature=0.5 + i, guidance=1.0 + i)
+    first = compose._cache_size()
+    compose(jax.random.key(7), params, conditioning(7), grid, previous_conditioning=conditioning(9), steps=33,
+            temperature=0.7, guidance=3.0)
+    assert compose._cache_size() == first <= before + 1
+
+
+def test_predictor_gives_a_legal_normalised_posterior(params):
+    log_p = predictor(params, conditioning(0)[None], 1.5)(EMPTY[None], jnp.zeros(1))
+    np.testing.assert_allclose(np.exp(log_p).sum(-1), 1.0, rtol=1e-5)
+    assert np.isneginf(np.asarray(log_p)[:, ~LEGAL[:, None, :].repeat(32, 1)]).all()
