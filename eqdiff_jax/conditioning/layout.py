@@ -31,7 +31,7 @@ SIZE = sum(_SIZES.values())
 
 # slot = (value - CENTRE) / SCALE; the names not listed pass unchanged.
 CENTRE = {"internal_tempo": 120.0, "bpm": 120.0}
-SCALE = {"velocity": 4.0, "internal_tempo": 60.0, "bpm": 60.0}
+SCALE = {"velocity": 0.25, "internal_tempo": 60.0, "bpm": 60.0}
 BPM_RANGE = (40.0, 240.0)
 
 # Slots that jump when the motion moves a little: a tempo read off a peak, sections with hysteresis,

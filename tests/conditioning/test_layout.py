@@ -29,7 +29,7 @@ def test_each_value_lands_in_its_slot():
                             activations=np.arange(12) / 12, bpm=150.0))
     assert c.shape == (104,) and c.dtype == np.float32
     np.testing.assert_allclose(c[LAYOUT["z"]], z)
-    np.testing.assert_allclose(c[LAYOUT["velocity"]], velocity / 4.0)
+    np.testing.assert_allclose(c[LAYOUT["velocity"]], velocity / 0.25)
     assert c[LAYOUT["tension"]] == pytest.approx(DYNAMICS.tension)
     assert c[LAYOUT["internal_tempo"]] == pytest.approx((DYNAMICS.internal_tempo - 120) / 60)
     assert c[LAYOUT["prediction_confidence"]] == pytest.approx(DYNAMICS.prediction_confidence)
