@@ -22,7 +22,7 @@ from eqdiff_jax.conditioning import LAYOUT, assemble
 from eqdiff_jax.conditioning.layout import BPM_RANGE, genre_vector
 from eqdiff_jax.diffusion import SAMPLERS
 from eqdiff_jax.errors import InputError
-from eqdiff_jax.motion.windows import require_windows, window_means
+from eqdiff_jax.motion.windows import require_windows, window_means, window_seconds
 from eqdiff_jax.music import LEGAL, VOCABULARY, descriptors, draw, song_to_strudel, to_midi
 from eqdiff_jax.music.conductor import conduct, initial_state, instrument_activations
 from eqdiff_jax.music.grid import SHAPE
@@ -83,7 +83,7 @@ def load_motion(source: str, settings: Settings) -> tuple[np.ndarray, np.ndarray
     """
     if source == "demo" or source.startswith("demo:"):
         num = 8 if settings.num is None else settings.num
-        seconds = num * motion.window_seconds(settings.bpm) + 0.1
+        seconds = num * window_seconds(settings.bpm)
         limbs = motion.demo(source.partition(":")[2] or "show", seconds, jax.random.key(settings.seed))
         return limbs, require_windows(limbs, settings.bpm, num, "the demo")
     limbs = motion.clean(motion.load(source))

@@ -12,13 +12,14 @@ from eqdiff_jax.motion.chain import (
     trajectory,
 )
 from eqdiff_jax.motion.demo import STYLES, demo
-from eqdiff_jax.motion.limbs import load
+from eqdiff_jax.motion.limbs import clean, load
 
 __all__ = [
     "STYLES",
     "MotionParams",
     "MotionState",
     "MotionWeights",
+    "clean",
     "demo",
     "init_params",
     "init_state",
