@@ -28,9 +28,17 @@ def auto_or(kind):
     return parse
 
 
-def parser() -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """One line for a wrong flag, like every other error."""
+
+    def error(self, message: str):
+        self.exit(2, f"{self.prog}: {message}; see --help\n")
+
+
+def parser() -> Parser:
     """The flags, as the README lists them."""
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    p = Parser(prog="sample.py", allow_abbrev=False, description=__doc__,
+               formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     p.add_argument("--motion", default="demo", help="a .bvh, .npy or .npz file, or demo[:STYLE]")
     p.add_argument("--checkpoint", default=str(SHIPPED), metavar="DIR", help="weights, or the workdir of train.py")
     p.add_argument("--num", type=int, metavar="N", help="windows of two bars (all of a file, 8 of the demo)")

@@ -22,7 +22,7 @@ from eqdiff_jax.conditioning import LAYOUT, assemble
 from eqdiff_jax.conditioning.layout import BPM_RANGE, genre_vector
 from eqdiff_jax.diffusion import SAMPLERS
 from eqdiff_jax.errors import InputError
-from eqdiff_jax.motion.windows import require_windows, window_means, window_seconds
+from eqdiff_jax.motion.windows import padded_trajectory, require_windows, window_means, window_seconds
 from eqdiff_jax.music import LEGAL, VOCABULARY, descriptors, draw, song_to_strudel, to_midi
 from eqdiff_jax.music.conductor import conduct, initial_state, instrument_activations
 from eqdiff_jax.music.grid import SHAPE
@@ -98,7 +98,7 @@ def perform(params: Params, limbs: np.ndarray, edges: np.ndarray, settings: Sett
     (budget 384). In threshold mode the Conductor writes the grids, with no budget but the grid's size, and steps
     and temperature are recorded as 0.
     """
-    frames = jax.jit(motion.trajectory)(params["motion"], limbs[:edges[-1]])
+    frames = padded_trajectory(params["motion"], limbs[:edges[-1]])
     z, velocity, dynamics = window_means(frames, edges)
     music = {name: params[name] for name in ("encoder", "denoiser")}
     grid, before, state = np.full(SHAPE, PROCESS.mask, np.int32), None, initial_state(settings.seed)

@@ -19,7 +19,7 @@ import tensorflow_datasets as tfds
 from eqdiff_jax import motion
 from eqdiff_jax.conditioning import SIZE, assemble
 from eqdiff_jax.errors import InputError
-from eqdiff_jax.motion.windows import boundaries, window_means
+from eqdiff_jax.motion.windows import boundaries, padded_trajectory, window_means
 from eqdiff_jax.music.conductor import GENRES, conduct, initial_state, instrument_activations
 from eqdiff_jax.music.grid import SHAPE
 
@@ -110,12 +110,9 @@ def salsa_clips(split: str) -> Iterator[Clip]:
                 yield Clip(f"salsa-{path.stem}", motion.load(path), 24)
 
 
-_trajectory = jax.jit(motion.trajectory)
-
-
 def examples(params, clip: Clip) -> Iterator[tuple[str, dict]]:
     """Pairs of one clip: each performance at its own tempo, in its own genre, with its own seed."""
-    frames = _trajectory(params, _padded(clip.limbs))
+    frames = padded_trajectory(params, clip.limbs)
     for performance in range(clip.performances):
         rng = np.random.default_rng([performance, *clip.name.encode()])
         bpm = float(np.round(rng.uniform(BPM_LOW, BPM_HIGH)))
@@ -134,8 +131,3 @@ def examples(params, clip: Clip) -> Iterator[tuple[str, dict]]:
             yield f"{clip.name}/{performance}/{i}", {
                 "tokens": grid.astype(np.uint8), "conditioning": np.asarray(conditioning, np.float32),
                 "clip": clip.name}
-
-
-def _padded(limbs: np.ndarray, multiple: int = 1024) -> np.ndarray:
-    """Repeat the last frame up to a multiple of frames, so that few shapes are compiled."""
-    return np.pad(limbs, ((0, -len(limbs) % multiple), (0, 0), (0, 0)), mode="edge")

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 
 from eqdiff_jax.errors import InputError
+from eqdiff_jax.motion.chain import trajectory
 from eqdiff_jax.motion.dynamics import phase_slot
 from eqdiff_jax.types import Dynamics, MotionFrame
 
@@ -42,6 +43,15 @@ def require_windows(limbs, bpm: float, count: int | None, source: str) -> np.nda
         raise InputError(f"{source} holds {len(edges) - 1} windows of {needed:.2f} s in {seconds:.2f} s of "
                          f"motion, --num asks for {count}; lower --num or give a longer motion")
     return edges if count is None else edges[:count + 1]
+
+
+_trajectory = jax.jit(trajectory)
+
+
+def padded_trajectory(params, limbs: np.ndarray, multiple: int = 1024) -> MotionFrame:
+    """`trajectory` of limbs [T, 27, 8], jitted; the last frame is repeated up to a multiple, so few shapes compile."""
+    padded = np.pad(limbs, ((0, -len(limbs) % multiple), (0, 0), (0, 0)), mode="edge")
+    return jax.tree.map(lambda x: x[:len(limbs)], _trajectory(params, padded))
 
 
 def window_means(frames: MotionFrame, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray, Dynamics]:

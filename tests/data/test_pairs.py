@@ -1,0 +1,66 @@
+"""The Conductor-pairs builder: legal grids, finite conditioning, splits by clip, determinism."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from eqdiff_jax import data
+from eqdiff_jax.data.pairs import salsa_clips
+from eqdiff_jax.errors import InputError
+from eqdiff_jax.music import LEGAL
+
+
+@pytest.fixture(scope="module")
+def builder(tmp_path_factory):
+    return data.prepare("tiny", tmp_path_factory.mktemp("pairs"))
+
+
+def test_every_pair_is_legal_and_finite(builder):
+    for split in ("train", "validation", "test"):
+        rows = data.arrays(builder, split)
+        assert len(rows["tokens"]) > 10 and rows["tokens"].shape[1:] == (12, 32)
+        assert LEGAL[np.arange(12)[:, None], rows["tokens"]].all()
+        assert np.isfinite(rows["conditioning"]).all() and np.abs(rows["conditioning"]).max() < 10
+
+
+def test_splits_share_no_clip(builder):
+    clips = [set(data.arrays(builder, split)["clip"].tolist()) for split in ("train", "validation", "test")]
+    assert not clips[0] & clips[1] and not clips[0] & clips[2] and not clips[1] & clips[2]
+
+
+def test_building_twice_gives_the_same_pairs(builder, tmp_path):
+    again = data.arrays(data.prepare("tiny", tmp_path), "test")
+    first = data.arrays(builder, "test")
+    for name in ("tokens", "conditioning", "clip"):
+        np.testing.assert_array_equal(first[name], again[name])
+
+
+def test_no_tensorflow_at_run_time(builder):
+    assert "tensorflow" not in sys.modules
+
+
+def test_salsa_couples_stay_together(eqdiff_data, monkeypatch):
+    monkeypatch.setenv("EQDIFF_DATA", str(eqdiff_data))
+    names = {split: [clip.name for clip in salsa_clips(split)] for split in ("validation", "test", "train")}
+    numbers = {split: {(int(n.split("-")[1]) - 1) % 15 for n in members} for split, members in names.items()}
+    assert sum(map(len, names.values())) == 16 and all(names.values())
+    assert not numbers["train"] & (numbers["validation"] | numbers["test"])
+
+
+def test_salsa_without_data_says_what_to_set(monkeypatch):
+    monkeypatch.delenv("EQDIFF_DATA", raising=False)
+    with pytest.raises(InputError, match="set EQDIFF_DATA"):
+        next(salsa_clips("train"))
+
+
+def test_unknown_data_config():
+    with pytest.raises(InputError, match="unknown data config 'lakh': choose one of tiny"):
+        data.prepare("lakh", "nowhere")
+
+
+def test_batch_rows_visit_every_row_once_an_epoch_and_depend_on_the_step_alone():
+    rows = np.concatenate([data.batch_rows(7, step, 4, 10) for step in range(5)])
+    assert sorted(rows[:10]) == sorted(rows[10:]) == list(range(10))
+    np.testing.assert_array_equal(data.batch_rows(7, 3, 4, 10), rows[12:16])
+    assert (rows[:10] != rows[10:]).any()
