@@ -4,6 +4,7 @@
 """
 
 from functools import partial
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +35,7 @@ def predictor(params: Params, conditioning: Array, guidance: Array | float = GUI
     Conditional and unconditional passes run as one batch of 2 B.
     """
     network = roformer_of(params["denoiser"])
-    embedding = encoder.apply({"params": params["encoder"]}, conditioning)
+    embedding = cast(Array, encoder.apply({"params": params["encoder"]}, conditioning))
     batch = conditioning.shape[0]
     given = jnp.arange(2 * batch) < batch
 
@@ -42,7 +43,7 @@ def predictor(params: Params, conditioning: Array, guidance: Array | float = GUI
         del t
         logits = network.apply({"params": params["denoiser"]}, jnp.concatenate([tokens, tokens]),
                                jnp.concatenate([embedding, embedding]), given)
-        conditional, unconditional = jnp.split(legal_log_posterior(logits, _LEGAL), 2)
+        conditional, unconditional = jnp.split(legal_log_posterior(cast(Array, logits), _LEGAL), 2)
         return classifier_free(conditional, unconditional, guidance)
 
     return predict

@@ -4,36 +4,37 @@ Shapes: T frames at 60 Hz, B examples, 27 limbs x 8 features, 12 tracks x 32 six
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
 import numpy as np
 
-Array = jax.Array | np.ndarray
+Array = jax.Array
 Params = Any  # a pytree of arrays
+Scalar = TypeVar("Scalar", covariant=True)
 
 
-class Dynamics(NamedTuple):
+class Dynamics(NamedTuple, Generic[Scalar]):
     """The 15 scalars of movement; ranges, units and rest values stand in motion/dynamics.py.
 
-    Each field is a float32 array of one shape: [] for a frame, [T] for a trajectory.
+    Each field is of one type: a float, or a float32 array, [] for a frame, [T] for a trajectory.
     """
 
-    curvature: Array
-    curvature_rate: Array
-    periodicity: Array
-    internal_tempo: Array
-    phase: Array
-    tension: Array
-    grounding: Array
-    verticality: Array
-    coherence: Array
-    lr_pan: Array
-    prediction_confidence: Array
-    energy: Array
-    transition_intensity: Array
-    speed: Array
-    acceleration: Array
+    curvature: Scalar
+    curvature_rate: Scalar
+    periodicity: Scalar
+    internal_tempo: Scalar
+    phase: Scalar
+    tension: Scalar
+    grounding: Scalar
+    verticality: Scalar
+    coherence: Scalar
+    lr_pan: Scalar
+    prediction_confidence: Scalar
+    energy: Scalar
+    transition_intensity: Scalar
+    speed: Scalar
+    acceleration: Scalar
 
 
 class MotionFrame(NamedTuple):
@@ -42,7 +43,7 @@ class MotionFrame(NamedTuple):
     z: Array  # [32] smoothed latent, first block of the LIM-RPS state
     velocity: Array  # [32] its rate, per second
     acceleration: Array  # [32] the rate of that, per second squared
-    dynamics: Dynamics
+    dynamics: Dynamics[Array]
     prediction: Array  # [32] z extrapolated one prediction horizon ahead
     x_fast: Array  # [32] DELL fast output
     y_slow: Array  # [32] DELL slow output
@@ -81,7 +82,7 @@ class Nelbo(NamedTuple):
 
     nats: Array  # [] mean, in nats per token
     stderr: Array  # [] its standard error over examples
-    per_example: Array  # [N] nats per token
+    per_example: Array | np.ndarray  # [N] nats per token; NumPy where batches were gathered
 
 
 class Change(NamedTuple):

@@ -8,6 +8,7 @@ The first 74 are the movement, the last 30 the context. Every slot is scaled to 
 
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from eqdiff_jax.errors import InputError
 from eqdiff_jax.music.conductor import GENRES, SECTIONS
@@ -46,8 +47,8 @@ def genre_vector(genre: str | None) -> np.ndarray:
     return np.array([name == genre for name in GENRES], np.float32)
 
 
-def assemble(z: Array, velocity: Array, dynamics: Dynamics, *, genre: str | Array | None = None,
-             section: Array | None = None, activations: Array | None = None, bpm: Array | float = 120.0) -> Array:
+def assemble(z: ArrayLike, velocity: ArrayLike, dynamics: Dynamics[ArrayLike], *, genre: str | ArrayLike | None = None,
+             section: ArrayLike | None = None, activations: ArrayLike | None = None, bpm: ArrayLike = 120.0) -> Array:
     """The conditioning vector, float32 [..., 104].
 
     z, velocity [..., 32] and dynamics (fields [...]) are a window's means; its `phase` is the continuous slot

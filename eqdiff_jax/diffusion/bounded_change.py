@@ -14,8 +14,8 @@ from eqdiff_jax.types import Array, Predict
 KAPPA, IDLE, MOST = 0.05, 8, 128
 
 
-def budget(conditioning: Array, previous: Array, cells: int, *, kappa: float = KAPPA, idle: int = IDLE,
-           most: int = MOST) -> Array:
+def budget(conditioning: Array, previous: Array, cells: int, *, kappa: Array | float = KAPPA,
+           idle: Array | int = IDLE, most: Array | int = MOST) -> Array:
     """m = min(most, floor(kappa ||c - c_prev|| cells) + idle), int32 [B]. conditioning, previous [B, C]."""
     distance = jnp.linalg.norm(conditioning - previous, axis=-1)
     # Clipped before the cast: an overflowing float would otherwise become a negative integer.

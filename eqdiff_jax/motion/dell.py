@@ -10,6 +10,7 @@ both row sums stay at 0.9: the coupled map contracts in the max norm of the prod
 The statement is about a frozen limb frame; a moving one is tracked.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -35,9 +36,9 @@ BLEND = (0.7, 0.3)
 
 # Largest believable value per feature: position 3 body heights, velocity 30 body heights/s,
 # angular speed 60 rad/s, confidence 1. Beyond it a value is clipped.
-LIMITS = np.float32([3, 3, 3, 30, 30, 30, 60, 1])
+LIMITS = np.array([3, 3, 3, 30, 30, 30, 60, 1], np.float32)
 # One unit of network input: 0.5 body heights, 2 body heights/s, 10 rad/s, confidence 4.
-SCALES = np.float32([0.5, 0.5, 0.5, 2, 2, 2, 10, 4])
+SCALES = np.array([0.5, 0.5, 0.5, 2, 2, 2, 10, 4], np.float32)
 _REST = np.concatenate([REST, np.zeros((LIMBS, FEATURES - 3))], axis=1).astype(np.float32)
 
 
@@ -74,7 +75,7 @@ class DellState(NamedTuple):
     y: Array  # [32] last slow iterate
     y_from: Array  # [32] the slow iterate before it
     x_sum: Array  # [32] sum of x_fast since the last slow update
-    count: Array  # [] int32, frames since the last slow update, 0..23
+    frames: Array  # [] int32, frames since the last slow update, 0..23
     error_slow: Array  # [] bound left by the last slow update
 
 
@@ -131,7 +132,7 @@ def init_state() -> DellState:
     zeros = jnp.zeros(SLOW, jnp.float32)
     return DellState(
         h=jnp.zeros(FAST, jnp.float32), y=zeros, y_from=zeros, x_sum=zeros,
-        count=jnp.int32(0), error_slow=jnp.float32(0),
+        frames=jnp.int32(0), error_slow=jnp.float32(0),
     )  # fmt: skip
 
 
@@ -168,7 +169,7 @@ def slow_map(weights: DellWeights, y: Array, x_mean: Array) -> Array:
     return jnp.tanh(weights.u_slow @ y + (weights.w_slow @ x_mean + weights.bias_slow))
 
 
-def iterate(f, z: Array, steps: int, rate: float) -> tuple[Array, Array]:
+def iterate(f: Callable[[Array], Array], z: Array, steps: int, rate: float) -> tuple[Array, Array]:
     """z_k after k = `steps` Picard steps, and L/(1-L) |z_k - z_{k-1}| with L = `rate` < 1."""
     for _ in range(steps):
         z, last = f(z), z
@@ -184,7 +185,7 @@ def step(weights: DellWeights, state: DellState, limbs: Array) -> tuple[DellStat
     Args: weights; state; limbs float32 [27, 8]. Values of x_fast lie in |x| <= sqrt(128).
     """
     w, inputs = weights, features(limbs)
-    fraction = (state.count + 1) / jnp.float32(SLOW_PERIOD)
+    fraction = (state.frames + 1) / jnp.float32(SLOW_PERIOD)
     y_slow = state.y_from + fraction * (state.y - state.y_from)
 
     drive = w.w_in @ inputs + w.lift @ y_slow + w.bias  # the part of fast_map that stays fixed
@@ -192,8 +193,8 @@ def step(weights: DellWeights, state: DellState, limbs: Array) -> tuple[DellStat
         lambda h: jnp.tanh(w.w_rec @ h + drive), state.h, FAST_STEPS, RECURRENT_GAIN
     )
     x_fast = w.w_out @ h
-    state = state._replace(h=h, x_sum=state.x_sum + x_fast, count=state.count + 1)
-    state = jax.lax.cond(state.count == SLOW_PERIOD, _slow_update, lambda _, s: s, w, state)
+    state = state._replace(h=h, x_sum=state.x_sum + x_fast, frames=state.frames + 1)
+    state = jax.lax.cond(state.frames == SLOW_PERIOD, _slow_update, lambda _, s: s, w, state)
     z_raw = BLEND[0] * x_fast + BLEND[1] * y_slow
     return state, DellFrame(z_raw, x_fast, y_slow, error_fast, state.error_slow)
 
@@ -204,5 +205,5 @@ def _slow_update(weights: DellWeights, state: DellState) -> DellState:
     y, error = iterate(lambda y: slow_map(weights, y, x_mean), state.y, SLOW_STEPS, SLOW_GAIN)
     return state._replace(
         y=y, y_from=state.y, error_slow=error,
-        x_sum=jnp.zeros_like(state.x_sum), count=jnp.zeros_like(state.count),
+        x_sum=jnp.zeros_like(state.x_sum), frames=jnp.zeros_like(state.frames),
     )  # fmt: skip

@@ -70,8 +70,8 @@ POSE_NOVELTY = 0.7  # latent units between the 0.5 s and 4 s mean poses that cou
 
 _TORSO = [LIMB[f"torso_{i}"] for i in range(1, 8)]
 _NECK = [LIMB["neck_1"], LIMB["neck_2"]]
-_LEFT = np.float32([name.startswith("l_") for name in LIMBS])
-_RIGHT = np.float32([name.startswith("r_") for name in LIMBS])
+_LEFT = np.array([name.startswith("l_") for name in LIMBS], np.float32)
+_RIGHT = np.array([name.startswith("r_") for name in LIMBS], np.float32)
 _FEET = [LIMB["l_foot"], LIMB["r_foot"]]
 
 
@@ -192,7 +192,7 @@ def step(
     acceleration: Array,
     x_fast: Array,
     y_slow: Array,
-) -> tuple[DynamicsState, Dynamics]:
+) -> tuple[DynamicsState, Dynamics[Array]]:
     """One frame: the 15 scalars, float32 [] each, within TABLE's ranges.
 
     Args:
@@ -213,7 +213,7 @@ def step(
     speed = lowpass(old.speed, pace, 0.1)
     push = lowpass(old.acceleration, mean_over_limbs(pull, jnp.ones_like(confidence)), 0.1)
     square = mean_over_limbs(limb_speed**2, confidence)
-    decay = np.float32([smoothing(0.4), smoothing(0.5), smoothing(4.0)])
+    decay = np.array([smoothing(0.4), smoothing(0.5), smoothing(4.0)], np.float32)
     power = old.power + decay * (square - old.power)
     effort = half(push**2, EFFORT_HALF**2)
     filling = effort * (1.0 - old.tension) / TENSION_UP
@@ -225,15 +225,16 @@ def step(
     support = jnp.minimum(fall[_FEET[0]], fall[_FEET[1]])  # the foot that moves less bears the body
     bounce = lowpass(old.bounce, fall[0] + support, 0.5)
     rise = lowpass(old.rise, mean_over_limbs(motion[:, 1], confidence), 0.3)
-    sides = [mean_over_limbs(limb_speed, confidence * side) for side in (_LEFT, _RIGHT)]
-    sides = lowpass(old.sides, jnp.stack(sides), 0.3)
+    speeds = [mean_over_limbs(limb_speed, confidence * side) for side in (_LEFT, _RIGHT)]
+    sides = lowpass(old.sides, jnp.stack(speeds), 0.3)
 
     # latent
     kappa = half(CURVE_LENGTH * curvature(velocity, acceleration), 1.0)
     bend = lowpass(old.curvature[0], kappa, 0.1)
     bend_slow = lowpass(old.curvature[1], bend, 0.1)
     both = jnp.stack([z, z])
-    slow = old.latent + np.float32([[smoothing(0.5)], [smoothing(4.0)]]) * (both - old.latent)
+    weights = np.array([[smoothing(0.5)], [smoothing(4.0)]], np.float32)
+    slow = old.latent + weights * (both - old.latent)
     latent = jnp.where(first, both, slow)
     frames = jnp.minimum(old.frames + 1.0, 8.0 * RATE)
     x_mean = old.x_fast + (x_fast - old.x_fast) / frames

@@ -54,7 +54,7 @@ def padded_trajectory(params, limbs: np.ndarray, multiple: int = 1024) -> Motion
     return jax.tree.map(lambda x: x[:len(limbs)], _trajectory(params, padded))
 
 
-def window_means(frames: MotionFrame, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray, Dynamics]:
+def window_means(frames: MotionFrame, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray, Dynamics[np.ndarray]]:
     """Means of z [N, 32], velocity [N, 32] and the dynamics (fields [N]) between the edges [N + 1].
 
     `phase` is averaged as its continuous slot 0.5 (1 - cos 2 pi phase). float32.

@@ -58,7 +58,7 @@ _DISTORTS = {"rock": 0.4, "techno": 0.5, "breakbeat": 0.55}  # tension x energy 
 _MINOR_THIRD = {"dorian", "minor", "phrygian"}  # modes that the pitched fills belong to
 
 
-def conduct(state: ConductorState, dynamics: Dynamics, genre: str | None = None,
+def conduct(state: ConductorState, dynamics: Dynamics[float], genre: str | None = None,
             ) -> tuple[ConductorState, np.ndarray, np.ndarray]:
     """One window of two bars.
 
@@ -97,9 +97,9 @@ def instrument_activations(grid) -> np.ndarray:
     return (1.0 - silent).astype(np.float32)
 
 
-def _bounded(dynamics: Dynamics) -> Dynamics:
+def _bounded(dynamics: Dynamics[float]) -> Dynamics[float]:
     """The dynamics as floats, bounded as `conduct` says; raises InputError if one is not finite."""
-    values = {}
+    values: dict[str, float] = {}
     for name, value in zip(Dynamics._fields, dynamics, strict=True):
         number = float(value)
         if not math.isfinite(number):
@@ -117,14 +117,14 @@ def _bounded(dynamics: Dynamics) -> Dynamics:
     return Dynamics(**values)
 
 
-def _choose_style(state: ConductorState, motion: Dynamics) -> int:
+def _choose_style(state: ConductorState, motion: Dynamics[float]) -> int:
     """A genre near the movement, perturbed by the performance's own Gumbel noise: a draw from a softmax."""
     noise = np.random.default_rng((state.seed, 1)).gumbel(size=len(GENRES))
     here = np.array([motion.energy, motion.periodicity, motion.tension, motion.curvature])
     return int(np.argmax(noise - 4.0 * ((here - _GENRE_PROTOTYPES) ** 2).sum(1)))
 
 
-def _compose(state: ConductorState, motion: Dynamics, climax: float) -> np.ndarray:
+def _compose(state: ConductorState, motion: Dynamics[float], climax: float) -> np.ndarray:
     steady = np.random.default_rng((state.seed, state.visits, 2)).random((12, 8))
     rng = np.random.default_rng((state.seed, state.total, 3))
     fresh, cells = rng.random((12, 8)), rng.random((12, 32))
@@ -158,7 +158,7 @@ def _chords(mode: str, confidence: float, u: float, v: float) -> tuple[int, ...]
     return tuple(int(c) for c in family[level][int(v * len(family[level]))])
 
 
-def _playing(section: int, motion: Dynamics, genre: str, u: np.ndarray) -> list[int]:
+def _playing(section: int, motion: Dynamics[float], genre: str, u: np.ndarray) -> list[int]:
     """The tracks that play: as many as energy asks for, those that section, genre and balance want most."""
     least, most = patterns.SECTION_SIZES[section]
     count = round(least + (most - least) * motion.energy)
@@ -170,7 +170,7 @@ def _playing(section: int, motion: Dynamics, genre: str, u: np.ndarray) -> list[
     return sorted(np.argsort(-want, kind="stable")[:count].tolist())
 
 
-def _level(track: int, motion: Dynamics, u: float) -> int:
+def _level(track: int, motion: Dynamics[float], u: float) -> int:
     """Dynamics of a track, 0 (pp) to 5 (ff)."""
     level = 0.4 + 3.9 * motion.energy + 0.6 * (u - 0.5)
     name = TRACKS[track]
@@ -194,7 +194,7 @@ def _swell(section: int, track: int) -> tuple[int, ...]:
     return ()
 
 
-def _effects(section: int, motion: Dynamics, genre: str, playing: list[int], u: np.ndarray) -> list[list[int]]:
+def _effects(section: int, motion: Dynamics[float], genre: str, playing: list[int], u: np.ndarray) -> list[list[int]]:
     """Effect tokens of each track."""
     effects: list[list[int]] = [[] for _ in TRACKS]
     low = [t for t in playing if TRACKS[t] in ("BASS", "PAD", "ARP", "STAB")]
@@ -219,7 +219,7 @@ def _effects(section: int, motion: Dynamics, genre: str, playing: list[int], u: 
     return effects
 
 
-def _structure(row: list[int], track: int, state: ConductorState, motion: Dynamics, climax: float, mode: str,
+def _structure(row: list[int], track: int, state: ConductorState, motion: Dynamics[float], climax: float, mode: str,
                u: np.ndarray, turn: float, swell: tuple[int, ...]) -> None:
     """Macros, in place: `repeat` for a half-bar like the one before, a fill to end a phrase, a break to drop."""
     drum = TRACKS[track] in ("KICK", "SNARE", "HH", "CLAP", "FX")

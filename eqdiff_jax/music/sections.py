@@ -50,7 +50,7 @@ def initial_state(seed: int = 0, *, tonic: int = 0) -> ConductorState:
     return ConductorState(seed, tonic, INTRO, 0, 0, 0, -1, 0.0, 0.0, 0.0)
 
 
-def advance(state: ConductorState, motion: Dynamics) -> tuple[ConductorState, np.ndarray]:
+def advance(state: ConductorState, motion: Dynamics[float]) -> tuple[ConductorState, np.ndarray]:
     """The section machine: the state at the start of this window, and the section probabilities [6].
 
     log p_j = -10 |w (x - prototype_j)|^2 + (0.6 - tiring) [j plays] - 3 [j can neither stay nor follow] + constant,

@@ -148,7 +148,7 @@ def _checked(params: Params, folder: Path) -> Params:
                       for (path, want), got in zip(jax.tree_util.tree_leaves_with_path(expected),
                                                    jax.tree.leaves(params), strict=True)
                       if want.shape != got.shape), None)
-        if jax.tree.structure(expected) != jax.tree.structure(params):
+        if jax.tree.structure(expected) != jax.tree.structure(params):  # type: ignore[operator]  # PyTreeDef is untyped
             wrong = "its parameter names differ"
     except (KeyError, ValueError, IndexError, AttributeError, TypeError, ZeroDivisionError) as error:
         wrong = f"its parameters are not this network's ({_first_line(error)})"

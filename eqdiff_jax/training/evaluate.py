@@ -21,6 +21,7 @@ from eqdiff_jax.music import LEGAL, VOCABULARY
 from eqdiff_jax.music.grid import SHAPE
 from eqdiff_jax.training import checkpoint
 from eqdiff_jax.training.loop import evaluate_nelbo
+from eqdiff_jax.types import Array
 
 WEIGHTS = np.linspace(0.0, 0.98, 50)  # candidates for the neighbour's share
 PSEUDO_COUNT = 0.1  # per legal token and cell, so that nothing legal is impossible
@@ -54,12 +55,12 @@ def evaluate(params, builder, *, seed: int = 0, draws: int = 16, limit: int | No
     """Rows {name, bits, stderr, kind} for the held-out split `test`; limit: only so many examples, evenly spaced."""
     train, validation, test = (data.arrays(builder, split) for split in ("train", "validation", "test"))
     if limit is not None and limit < len(test["tokens"]):
-        rows = np.linspace(0, len(test["tokens"]) - 1, limit).astype(int)
-        test = {name: column[rows] for name, column in test.items()}
+        kept = np.linspace(0, len(test["tokens"]) - 1, limit).astype(int)
+        test = {name: column[kept] for name, column in test.items()}
     key, columns = jax.random.key(seed), {name: test[name] for name in ("tokens", "conditioning")}
-    rows = []
+    rows: list[dict] = []
 
-    def add(name, bits, kind):
+    def add(name: str, bits: Array | np.ndarray, kind: str) -> None:
         rows.append({"name": name, "bits": float(np.mean(bits)), "kind": kind,
                      "stderr": float(np.std(bits, ddof=1) / np.sqrt(len(bits)))})
 
