@@ -125,7 +125,8 @@ def _hierarchy(
         why = error.msg if isinstance(error, SyntaxError) else error
         raise InputError(f"{path}: its hierarchy is damaged ({why}); export it again") from None
     layout = root.layout()
-    parents, stack = [], []
+    parents: list[int] = []
+    stack: list[int] = []
     for index, (_, _, depth) in enumerate(layout):
         stack = stack[:depth]
         parents.append(stack[-1] if stack else -1)
@@ -160,12 +161,13 @@ def _local_poses(
     rotations = np.tile([0.0, 0.0, 0.0, 1.0], (frames, len(offsets), 1))
     column = 0
     for joint, labels in enumerate(channels):
-        kinds = [_CHANNEL.match(label) for label in labels]
-        if not all(kinds):
+        kinds = [kind for label in labels if (kind := _CHANNEL.match(label))]
+        if len(kinds) < len(labels):
             raise InputError(f"{path}: unknown channels {' '.join(labels)}; export it again")
         block = values[:, column : column + len(labels)]
         column += len(labels)
-        order, turned = "", []
+        order = ""
+        turned: list[int] = []
         for place, kind in enumerate(kinds):
             if kind[2] == "position":
                 translations[:, joint, "XYZ".index(kind[1])] = block[:, place]

@@ -20,29 +20,32 @@ TEMPO = (92.0, 128.0)  # beats per minute, drawn from the key
 CYCLE = 32.0  # s, about how long `build` and `show` take from calm to calm
 
 
-class Style(NamedTuple):
-    """Amplitudes, lengths in body heights, angles in radians; arrays [T] where they vary."""
+Amount = float | np.ndarray  # where it varies, an array [T]
 
-    bounce: float = 0.0  # hips down and up, once per beat
-    crouch: float = 0.0  # hips lower throughout
-    sway: float = 0.0  # hips left and right, once per two beats
-    circle: float = 0.0  # hips forward and back, a quarter cycle after sway
-    roll: float = 0.0  # pelvis tilts with the sway
-    twist: float = 0.0  # chest turns against the hips, once per two beats
-    lean: float = 0.0  # spine bends forward and back, once per beat
-    side: float = 0.0  # spine bends sideways, once per two beats
-    nod: float = 0.0  # head, once per beat
-    lift: float = 0.0  # arms are raised sideways throughout
-    wave: float = 0.0  # and this much more and less, once per two beats
-    swing: float = 0.0  # arms forward and back, opposite, once per two beats
-    pump: float = 0.0  # arms up and down together, once per beat
-    bend: float = 0.15  # elbows bent throughout
-    flick: float = 0.0  # elbows, once per beat
-    step: float = 0.0  # feet step sideways in turn, height of the lifted foot
-    width: float = 0.0  # feet stand this much wider
-    jump: float = 0.0  # both feet leave the floor, every second beat
-    turn: float = 0.0  # facing left and right, once per sixteen beats
-    snap: float = 0.0  # 0 a sine, 1 held poses with quick changes
+
+class Style(NamedTuple):
+    """Amplitudes, lengths in body heights, angles in radians."""
+
+    bounce: Amount = 0.0  # hips down and up, once per beat
+    crouch: Amount = 0.0  # hips lower throughout
+    sway: Amount = 0.0  # hips left and right, once per two beats
+    circle: Amount = 0.0  # hips forward and back, a quarter cycle after sway
+    roll: Amount = 0.0  # pelvis tilts with the sway
+    twist: Amount = 0.0  # chest turns against the hips, once per two beats
+    lean: Amount = 0.0  # spine bends forward and back, once per beat
+    side: Amount = 0.0  # spine bends sideways, once per two beats
+    nod: Amount = 0.0  # head, once per beat
+    lift: Amount = 0.0  # arms are raised sideways throughout
+    wave: Amount = 0.0  # and this much more and less, once per two beats
+    swing: Amount = 0.0  # arms forward and back, opposite, once per two beats
+    pump: Amount = 0.0  # arms up and down together, once per beat
+    bend: Amount = 0.15  # elbows bent throughout
+    flick: Amount = 0.0  # elbows, once per beat
+    step: Amount = 0.0  # feet step sideways in turn, height of the lifted foot
+    width: Amount = 0.0  # feet stand this much wider
+    jump: Amount = 0.0  # both feet leave the floor, every second beat
+    turn: Amount = 0.0  # facing left and right, once per sixteen beats
+    snap: Amount = 0.0  # 0 a sine, 1 held poses with quick changes
 
 
 STILL = Style()

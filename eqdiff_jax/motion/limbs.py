@@ -94,7 +94,7 @@ def from_world(
     """
     times, positions, rotations, confidence = _checked(times, positions, rotations, confidence)
     positions, rotations, confidence = bridge(times, positions, rotations, confidence)
-    tracked = (confidence > 0.0).any(axis=0)
+    tracked = np.any(confidence > 0.0, axis=0)
     height = body_height(positions, tracked) if height is None else height
     rest_hips = standing_hips(positions, tracked) if rest_hips is None else rest_hips
     positions, rotations, confidence = resample(times, positions, rotations, confidence)
@@ -114,7 +114,7 @@ def features(
       positions: [T, 27, 3] body heights, y up. rotations: [T, 27, 4] quaternions.
       confidence: [T, 27]. rest_hips: height of the standing hips in the same world.
     """
-    tracked = (confidence > 0.0).any(axis=0)
+    tracked = np.any(confidence > 0.0, axis=0)
     heading = headings(positions, tracked)
     relative = _yawed(positions - positions[:, :1], heading)
     relative[:, 0] = 0.0
@@ -142,7 +142,8 @@ def headings(positions: np.ndarray, tracked: np.ndarray) -> np.ndarray:
     pairs = [(left, right) for left, right in _SIDES if tracked[left] and tracked[right]]
     if not pairs:
         return np.zeros(len(positions))
-    axis = sum(_unit(positions[:, left] - positions[:, right]) for left, right in pairs)
+    units = (_unit(positions[:, left] - positions[:, right]) for left, right in pairs)
+    axis = sum(units, np.zeros((len(positions), 3)))
     axis = axis / len(pairs)
     angles = np.arctan2(-axis[:, 2], axis[:, 0])  # left is +x when facing +z
     limits = TURN / RATE * np.minimum(1.0, np.hypot(axis[:, 0], axis[:, 2]) / LEVEL) ** 2

@@ -69,7 +69,7 @@ REST = _chain_sums(OFFSETS)  # [27, 3] rest positions relative to the hips
 
 
 def forward_kinematics(
-    parents: Sequence[int], translations: np.ndarray, rotations: np.ndarray
+    parents: Sequence[int] | np.ndarray, translations: np.ndarray, rotations: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """World pose of each joint: R_j = R_p R'_j and x_j = x_p + R_p t_j, with p j's parent.
 
@@ -105,7 +105,7 @@ _SIDED = {
     "foot": ("ankle", "foot"),
     "toes": ("toes", "toebase", "toe", "ball", "foot"),
 }
-_SPINE = ("waist", "lowerback", "back", "abdomen", "spine", "torso", "belly", "chest", "thorax")
+_SPINE: tuple[str, ...] = ("waist", "lowerback", "back", "abdomen", "spine", "torso", "belly", "chest", "thorax")
 _SPINE += ("ribcage", "upperback", "upperchest")  # from the hips upwards
 _NECK = ("neck", "lowerneck", "upperneck")
 _GLUED = re.compile(r"^(mixamorig|bip)\d*")  # prefixes that exporters join without a separator

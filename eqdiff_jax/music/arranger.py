@@ -30,8 +30,9 @@ _COLOURS = (6, 1, 3, 5)  # seventh, ninth, eleventh, thirteenth
 _SHARP_COLOURS = (1, 6, 11, 8)  # semitones above the root: flat ninth, tritone, major seventh, flat sixth
 
 # Melodic lines: (centre, semitones of span at curvature 0, added at curvature 1).
-_LINES = {"LEAD": (72, 3, 21), "STAB": (66, 2, 20), "VOX": (60, 2, 16), "PAD": (60, 2, 12), "AMB": (52, 0, 12),
-          "ARP": (66, 7, 25)}
+_LINES: dict[str, tuple[float, int, int]] = {
+    "LEAD": (72, 3, 21), "STAB": (66, 2, 20), "VOX": (60, 2, 16), "PAD": (60, 2, 12), "AMB": (52, 0, 12),
+    "ARP": (66, 7, 25)}
 _CLIMBS = {"LEAD": 6, "ARP": 6, "STAB": 5, "VOX": 3}  # semitones up at height 1, down at -1
 _RHYTHMS = {"LEAD": patterns.LEADS, "STAB": patterns.STABS, "ARP": patterns.ARPS}
 _SHARED_RHYTHMS = {"VOX": patterns.VOICES, "PAD": patterns.PADS, "AMB": patterns.AMBIENCES}

@@ -74,7 +74,7 @@ def _lines(notes: list[Event]) -> list[list[Event]]:
 
 
 def _range(notes: list[Event]) -> float:
-    pitches = [[n.sound for n in line] for line in _lines(notes) if len(line) > 1]
+    pitches = [[n.pitch for n in line] for line in _lines(notes) if len(line) > 1]
     if not pitches:
         return 0.0
     return float(sum(min(max(p) - min(p), WIDEST) for p in pitches) / (WIDEST * len(pitches)))
@@ -87,12 +87,12 @@ def _dissonance(notes: list[Event]) -> float:
     for line in _lines(notes):
         for a, b in zip(line, line[1:], strict=False):
             neighbours = _NEIGHBOURS * min(a.gain, b.gain)
-            rough += neighbours * _ROUGH[a.sound % 12, b.sound % 12]
+            rough += neighbours * _ROUGH[a.pitch % 12, b.pitch % 12]
             weight += neighbours
         for n in line:
             start = 2 * n.onset
             end = start + int(2 * n.length)
-            loudness[start:end, n.sound % 12] += n.gain
+            loudness[start:end, n.pitch % 12] += n.gain
             squares[start:end] += n.gain ** 2
     # Half of the double sum over ordered pairs, times half a sixteenth per row.
     rough += 0.25 * float(np.einsum("ti,ij,tj->", loudness, _ROUGH, loudness, optimize=False))

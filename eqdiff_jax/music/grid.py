@@ -95,6 +95,12 @@ class Event(NamedTuple):
     gain: float  # velocity / 127
     effects: tuple[str, ...]  # names, in the vocabulary's order
 
+    @property
+    def pitch(self) -> int:
+        """MIDI pitch of a note that is no drum."""
+        assert not isinstance(self.sound, str)
+        return self.sound
+
 
 def as_grid(grid) -> np.ndarray:
     """The grid as int32 [12, 32]; raises InputError for another shape or a non-integer type."""

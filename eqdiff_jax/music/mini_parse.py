@@ -140,7 +140,7 @@ class _Reader:
 
     def number(self, after: str) -> Fraction:
         word = self.peek() or ""
-        number = Fraction(int(word) if word.isdecimal() else word) if self.is_number() else 0
+        number = Fraction(int(word) if word.isdecimal() else word) if self.is_number() else Fraction(0)
         if not number:
             raise self.fail(f"{after!r} needs a positive number, found {word or 'the end'!r}")
         self.take()
@@ -172,7 +172,8 @@ class _Reader:
 
         `!` replaces a weight that `@` gave before it; several `!` add up, at the place of the last one.
         """
-        pattern, calls = self.atom(), []
+        pattern = self.atom()
+        calls: list[tuple[str, Fraction]] = []
         weight = copies = _ONE
         while self.peek() in ("*", "/", "!", "@"):
             if self.apart[self.index] and self.peek() in ("*", "/"):
@@ -204,7 +205,7 @@ class _Reader:
         if token == "<":
             parts = self.sequence(">")
             self.take()
-            return fast(1 / sum(weight for weight, _ in parts), timecat(parts))
+            return fast(1 / sum((weight for weight, _ in parts), Fraction(0)), timecat(parts))
         if not re.fullmatch(r"-?[\w#.]+", token) or token == "_":
             raise self.fail(f"{token!r} is not understood here")
         return pure(token)

@@ -74,7 +74,7 @@ def draw(grids, path, *, titles: Sequence[str] | None = None) -> Path:
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".png")
     try:
         with os.fdopen(handle, "wb") as file:
-            figure.canvas.print_png(file, metadata={"Software": None})
+            FigureCanvasAgg(figure).print_png(file, metadata={"Software": None})
         os.chmod(name, 0o644)
         os.replace(name, path)
     except BaseException:
@@ -102,7 +102,6 @@ def _figure(grids: list[list[Event]], titles: list[str]) -> Figure:
     width = left + right + layout.columns * layout.width + (layout.columns - 1) * gap_x
     height = top + bottom + key + rows * (layout.height + gap_y)
     figure = Figure(figsize=(width, height), dpi=110, facecolor=STAGE)
-    FigureCanvasAgg(figure)
     for i, (notes, title) in enumerate(zip(grids, titles, strict=True)):
         row, column = divmod(i, layout.columns)
         x = left + column * (layout.width + gap_x)
@@ -191,8 +190,8 @@ def _lane(axes: Axes, notes: list[Event], lane: _Lane, colour: str, points: floa
 def _heights(notes: list[Event], lane: _Lane) -> list[float]:
     """Where each note stands in its lane: drums by sound, pitches between the track's lowest and highest."""
     if not lane.pitched:
-        return [lane.bottom + lane.height * _DRUM_LINE[n.sound] for n in notes]
-    pitches = [n.sound for n in notes]
+        return [lane.bottom + lane.height * _DRUM_LINE[str(n.sound)] for n in notes]
+    pitches = [n.pitch for n in notes]
     span = max(max(pitches) - min(pitches), 9)
     middle = (min(pitches) + max(pitches)) / 2
     return [lane.bottom + lane.height * (0.5 + 0.68 * (p - middle) / span) for p in pitches]
@@ -210,7 +209,7 @@ def _shade(colour: str, gain: float) -> tuple[float, float, float]:
 def _labels(axes: Axes, notes: list[Event], lane: _Lane, colour: str, layout: _Layout) -> None:
     """The letters of the lane's effects and, in full panels, its lowest and highest pitch."""
     used = "".join(letter for name, letter in _EFFECTS.items() if any(name in n.effects for n in notes))
-    pitches = sorted({n.sound for n in notes}) if layout.full and lane.pitched else []
+    pitches = sorted({n.pitch for n in notes}) if layout.full and lane.pitched else []
     compass = "–".join(pitch_name(p) for p in {pitches[0]: 0, pitches[-1]: 0}) if pitches else ""
     for text, place, colour_, size in ((used, 0.68 if compass else 0.5, colour, 0.85),
                                        (compass, 0.3 if used else 0.5, DIM, 0.75)):

@@ -39,7 +39,8 @@ class Vocabulary:
     groups: dict[str, tuple[str, ...]]
 
     def __post_init__(self) -> None:
-        names, ranges = [], {}
+        names: list[str] = []
+        ranges: dict[str, range] = {}
         for group, members in self.groups.items():
             ranges[group] = range(len(names), len(names) + len(members))
             names.extend(members)
