@@ -140,9 +140,9 @@ class _Reader:
     def __init__(self, text: str) -> None:
         self.text, self.tokens, self.index, self.cycles = text, [], 0, Fraction(0)
         at = 0
-        while (at := _SKIP.match(text, at).end()) < len(text):
+        while (gap := _SKIP.match(text, at)) and (at := gap.end()) < len(text):
             match = _TOKEN.match(text, at)
-            if not match:
+            if not match or not match.lastgroup:
                 raise self.fail(at, f"{text[at]!r} is not understood")
             self.tokens.append((match.lastgroup, match.group(match.lastgroup), match.start(match.lastgroup)))
             at = match.end()

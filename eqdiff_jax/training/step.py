@@ -1,6 +1,7 @@
 """One training step of one device: pure, and averaged over devices by name."""
 
 from collections.abc import Callable
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +35,7 @@ def make_loss(config: ConfigDict) -> Callable[[Params, Array, dict[str, Array]],
         given = ~jax.random.bernoulli(key_drop, config.condition_dropout, (tokens.shape[0],))
         embedding = encoder.apply({"params": params["encoder"]}, batch["conditioning"])
         logits = net.apply({"params": params["denoiser"]}, noisy, embedding, given)
-        return score_entropy(legal_log_posterior(logits, _LEGAL), tokens, noisy, t, PROCESS).mean()
+        return score_entropy(legal_log_posterior(cast(Array, logits), _LEGAL), tokens, noisy, t, PROCESS).mean()
 
     return loss
 
