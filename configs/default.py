@@ -26,7 +26,7 @@ def get_config() -> ConfigDict:
         "rank": 16,
         "dtype": "float32",
         # Optimisation.
-        "steps": 2400,
+        "steps": 1700,
         "batch": 32,
         "learning_rate": 1e-3,
         "warmup_steps": 100,

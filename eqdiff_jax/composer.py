@@ -28,22 +28,30 @@ PROCESS = absorbing(len(VOCABULARY))
 _LEGAL = jnp.asarray(LEGAL)[:, None, :]  # [12, 1, 81]
 
 
-def predictor(params: Params, conditioning: Array, guidance: Array | float = GUIDANCE) -> Predict:
-    """predict(tokens [B, 12, 32], t) -> guided log posterior [B, 12, 32, 81], -inf on illegal tokens.
+def posterior(params: Params, conditioning: Array, given: Array) -> Predict:
+    """predict(tokens [B, 12, 32], t) -> log p(cell | tokens, c) over the legal tokens [B, 12, 32, 81], -inf elsewhere.
 
-    params holds `encoder` and `denoiser`; conditioning [B, 104]. The network is time-free, so t is not read.
-    Conditional and unconditional passes run as one batch of 2 B.
+    params holds `encoder` and `denoiser`; conditioning [B, 104]; where given [B] is False the null embedding stands
+    in for it. The network is time-free, so t is not read.
     """
     network = roformer_of(params["denoiser"])
     embedding = cast(Array, encoder.apply({"params": params["encoder"]}, conditioning))
-    batch = conditioning.shape[0]
-    given = jnp.arange(2 * batch) < batch
 
     def predict(tokens: Array, t: Array) -> Array:
         del t
-        logits = network.apply({"params": params["denoiser"]}, jnp.concatenate([tokens, tokens]),
-                               jnp.concatenate([embedding, embedding]), given)
-        conditional, unconditional = jnp.split(legal_log_posterior(cast(Array, logits), _LEGAL), 2)
+        logits = cast(Array, network.apply({"params": params["denoiser"]}, tokens, embedding, given))
+        return legal_log_posterior(logits, _LEGAL)
+
+    return predict
+
+
+def predictor(params: Params, conditioning: Array, guidance: Array | float = GUIDANCE) -> Predict:
+    """`posterior`, guided: the conditional and the unconditional pass run as one batch of 2 B, then mix."""
+    batch = conditioning.shape[0]
+    both = posterior(params, jnp.concatenate([conditioning, conditioning]), jnp.arange(2 * batch) < batch)
+
+    def predict(tokens: Array, t: Array) -> Array:
+        conditional, unconditional = jnp.split(both(jnp.concatenate([tokens, tokens]), t), 2)
         return classifier_free(conditional, unconditional, guidance)
 
     return predict

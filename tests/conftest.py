@@ -7,14 +7,20 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from eqdiff_jax.music.grid import LEGAL, SHAPE
 from eqdiff_jax.music.vocabulary import VOCABULARY
+
+# One compilation cache for the whole session: tests that build the same program again reuse it.
+jax.config.update("jax_compilation_cache_dir", tempfile.mkdtemp(prefix="eqdiff-xla-"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 WEB = Path(__file__).parent.parent / "web"
 

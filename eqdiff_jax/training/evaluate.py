@@ -98,11 +98,11 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         params = checkpoint.load(args.checkpoint)
-        rows = evaluate(params, data.prepare(args.data, args.data_dir), draws=args.draws, limit=args.limit)
+        builder = data.prepare(args.data, args.data_dir)
+        rows = evaluate(params, builder, draws=args.draws, limit=args.limit)
     except InputError as error:
         print(f"evaluate: {error}", file=sys.stderr)
         return 2
-    builder = data.prepare(args.data, args.data_dir)
     size = len(builder.as_data_source(split="test"))
     print(table(rows, size if args.limit is None else min(args.limit, size)))
     if args.out:

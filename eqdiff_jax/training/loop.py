@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from eqdiff_jax import data, motion
-from eqdiff_jax.composer import PROCESS, predictor
+from eqdiff_jax.composer import PROCESS, posterior
 from eqdiff_jax.diffusion import nelbo
 from eqdiff_jax.errors import InputError
 from eqdiff_jax.music.grid import SHAPE
@@ -100,14 +100,14 @@ def evaluate_nelbo(key, params: Params, columns: dict[str, np.ndarray], *, draws
     for start in range(0, count, batch):
         rows = np.minimum(np.arange(start, start + batch), count - 1)  # the last batch is padded, then cut
         chunks.append(np.asarray(_nelbo(jax.random.fold_in(key, start), params, columns["tokens"][rows],
-                                        columns["conditioning"][rows], float(given), draws)))
+                                        columns["conditioning"][rows], given, draws)))
     values = np.concatenate(chunks)[:count]
     return Nelbo(values.mean(), values.std(ddof=1) / np.sqrt(count), values)
 
 
 @partial(jax.jit, static_argnums=5)
-def _nelbo(key, params, tokens, conditioning, guidance, draws):
-    predict = predictor(params, conditioning, guidance)
+def _nelbo(key, params, tokens, conditioning, given, draws):
+    predict = posterior(params, conditioning, jnp.full(len(tokens), given))
     return nelbo(key, predict, PROCESS, jnp.asarray(tokens, jnp.int32), draws=draws).per_example
 
 

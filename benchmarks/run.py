@@ -1,0 +1,133 @@
+"""Measure how far the project is from its machine: python benchmarks/run.py  (a few minutes on two cores)
+
+Everything is interleaved: each round times every candidate once, so that a noisy machine disturbs all alike; what is
+printed are ratios of medians with their quartiles over rounds. Compilation is timed apart, before the rounds.
+"""
+
+import argparse
+import importlib.util
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from eqdiff_jax import motion
+from eqdiff_jax.composer import PROCESS, predictor
+from eqdiff_jax.diffusion import sample
+from eqdiff_jax.training.state import init_params, network
+
+ROOT = Path(__file__).resolve().parents[1]
+MATRIX = 1024  # side of the bare product
+
+
+def config(name: str):
+    """A config of configs/ by its name."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "configs" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config()
+
+
+def multiply_adds(cfg) -> float:
+    """Multiply-adds of the matrix products in one denoiser call on one grid, attention included."""
+    length, width = 12 * 32 // cfg.patch + cfg.condition_tokens, cfg.width
+    return cfg.depth * (12 * width**2 * length + 2 * width * length**2) + length * width * cfg.patch * 81
+
+
+def interleave(candidates: dict[str, Callable[[], object]],
+               rounds: int) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    """Seconds per round of every candidate [rounds], and seconds of its first call."""
+    first = {}
+    for name, run in candidates.items():
+        start = time.perf_counter()
+        jax.block_until_ready(run())
+        first[name] = time.perf_counter() - start
+    seconds = {name: np.empty(rounds) for name in candidates}
+    for i in range(rounds):
+        for name, run in candidates.items():
+            start = time.perf_counter()
+            jax.block_until_ready(run())
+            seconds[name][i] = time.perf_counter() - start
+    return seconds, first
+
+
+def ratio(a: np.ndarray, b: np.ndarray) -> str:
+    """Median of a over median of b, with the quartiles of the round-by-round ratio."""
+    low, high = np.percentile(a / b, [25, 75])
+    return f"{np.median(a) / np.median(b):.2f} ({low:.2f} to {high:.2f})"
+
+
+def denoiser(name: str, rounds: int) -> list[str]:
+    """One denoiser call over the same multiply-adds in a bare product; a sample of T steps over T calls."""
+    cfg = config(name)
+    params = init_params(jax.random.key(0), cfg)
+    net, tokens, embedding = network(cfg), jnp.full((2, 12, 32), PROCESS.mask), jnp.zeros((2, 768))
+    call = jax.jit(lambda p: net.apply({"params": p}, tokens, embedding))
+    work = 2 * multiply_adds(cfg)
+    repeats = max(1, round(work / MATRIX**3))
+    matrix = jax.random.normal(jax.random.key(1), (MATRIX, MATRIX), jnp.dtype(cfg.dtype))
+    product = jax.jit(lambda m: jax.lax.fori_loop(0, repeats, lambda i, x: x @ m * 1e-2, m))
+    steps, c = 16, jnp.zeros((1, 104))
+    predict_once = jax.jit(lambda p, x: predictor(p, c)(x, jnp.zeros(1)))
+    draw = jax.jit(lambda p, k: sample(k, predictor(p, c), PROCESS, (1, 12, 32), steps=steps).tokens)
+    seconds, first = interleave({
+        "call": lambda: call(params["denoiser"]), "product": lambda: product(matrix),
+        "predict": lambda: predict_once(params, tokens[:1]), "sample": lambda: draw(params, jax.random.key(2)),
+    }, rounds)
+    bare = seconds["product"] * (work / (repeats * MATRIX**3))
+    return [
+        f"| {name}: one denoiser call (2 grids) / the same multiply-adds in a bare product | "
+        f"{ratio(seconds['call'], bare)} |",
+        f"| {name}: a {steps}-step sample / {steps} x one guided call | "
+        f"{ratio(seconds['sample'], steps * seconds['predict'])} |",
+        f"| {name}: compiling and running the sampler first / running it | "
+        f"{first['sample'] / np.median(seconds['sample']):.0f} |",
+    ]
+
+
+def chain(rounds: int) -> list[str]:
+    """The 60 Hz motion chain, scanned over 16 s and stepped frame by frame, as multiples of real time."""
+    limbs = motion.demo("show", 16.0, 0)
+    params = motion.init_params(jax.random.key(0))
+    scan, weights = jax.jit(motion.trajectory), jax.jit(motion.prepare)(params)
+    one = jax.jit(motion.step_weights)
+
+    def stepped():
+        state = motion.init_state(params)
+        for frame in limbs[:240]:
+            state, out = one(weights, state, frame)
+            jax.block_until_ready(out)  # as a live loop would
+        return out
+
+    seconds, first = interleave({"scan": lambda: scan(params, limbs), "step": stepped}, rounds)
+    rows = []
+    for name, frames in (("scan", len(limbs)), ("step", 240)):
+        low, mid, high = np.percentile(frames / seconds[name] / 60.0, [25, 50, 75])
+        rows.append(f"| motion chain, {name}: frames per second / 60 | {mid:.0f} ({low:.0f} to {high:.0f}) |")
+    return rows
+
+
+def main() -> None:
+    """Print the tables in Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--configs", nargs="+", default=["default", "roformer_86m"])
+    args = parser.parse_args()
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    print(f"Machine: {platform.machine()}, {jax.local_device_count()} x {jax.devices()[0].device_kind}. "
+          f"Python {platform.python_version()}, JAX {jax.__version__}. Commit {commit.stdout.strip() or 'unknown'}. "
+          f"{args.rounds} rounds, interleaved; medians with quartiles.\n")
+    print("| what | ratio |\n|---|---|", flush=True)
+    for name in args.configs:
+        print("\n".join(denoiser(name, args.rounds)), flush=True)
+    print("\n".join(chain(args.rounds)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
