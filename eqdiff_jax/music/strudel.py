@@ -1,8 +1,8 @@
 """A grid as Strudel code: what a person would write and edit, with exactly the grid's events.
 
 One cycle is one bar, a grid two cycles. Each track that sounds gets one labelled line, in lower case (a label
-with a capital S would mean solo). Drums go by their own names, pitched tracks each have one built-in synth, so
-nothing has to be downloaded.
+with a capital S would mean solo). Pitched tracks each have one built-in synth, drums go by their own names; a song
+brings its drums along (`drums.DRUMS`), so nothing has to be downloaded.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,6 +11,7 @@ from math import isfinite
 import numpy as np
 
 from eqdiff_jax.errors import InputError
+from eqdiff_jax.music.drums import DRUMS
 from eqdiff_jax.music.grid import SHAPE, TRACKS, Event, as_grid, events
 from eqdiff_jax.music.mini_print import GRID, Segment, sampled, two_bars
 from eqdiff_jax.music.vocabulary import VOCABULARY, pitch_name
@@ -32,15 +33,22 @@ def to_strudel(grid, bpm: float = 120) -> str:
 
     Evaluated over cycles 0 and 1 it gives `events(grid)`: onset, length, sound, gain (to 1e-3) and effects.
     """
-    return song_to_strudel(as_grid(grid)[None], bpm)
+    return _code(as_grid(grid)[None], bpm)
 
 
 def song_to_strudel(grids, bpm: float = 120) -> str:
-    """Strudel code of grids played one after the other, int [N, 12, 32]; 2 N cycles, then from the start."""
+    """Strudel code of grids played one after the other, int [N, 12, 32]; 2 N cycles, then from the start.
+
+    It starts with JavaScript that synthesises the drums.
+    """
     array = np.asarray(grids)
     if array.ndim != 3 or array.shape[1:] != SHAPE or not len(array):
         raise InputError(f"a song is an integer array [N, 12, 32], N at least 1, got {list(array.shape)}")
-    sections = [events(grid) for grid in array]
+    return DRUMS + _code(array, bpm)
+
+
+def _code(grids: np.ndarray, bpm: float) -> str:
+    sections = [events(grid) for grid in grids]
     lines = [f"setcpm({_bpm_text(bpm)}/4)"]
     for track, name in enumerate(TRACKS):
         parts = [_track_code([e for e in section if e.track == track]) for section in sections]

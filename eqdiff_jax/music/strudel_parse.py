@@ -1,6 +1,7 @@
 """Strudel code as a grid: what `to_strudel` prints, and what a person may make of it by hand.
 
-    program   : statements, one per track:  label: pattern        (setcpm(..) and comments are passed over)
+    program   : statements, one per track:  label: pattern
+                (setcpm(..), comments and the block of drums at the top of a song are passed over)
     pattern   : s("..") or note("..") or silence or arrange([cycles, pattern], ..), then any of the calls
     calls     : .s .sound .note .gain .slow .fast, the effects, and .when("..", x => x.effect(..)..)
 
@@ -28,10 +29,11 @@ _EFFECT_CALLS = {"lpf": "lpf", "lp": "lpf", "ctf": "lpf", "cutoff": "lpf", "hpf"
 _CONTROLS = {"s": "s", "sound": "s", "note": "note", "gain": "gain"}
 _ACCEPTED = ("s, sound, note, gain, slow, fast, when, arrange, silence, setcpm and the effects "
              "lpf, hpf, delay, room, dist")
-_TOKEN = re.compile(r"""(?:\s|//[^\n]*|/\*.*?\*/)*(?:
+_BLANK = r"(?:\s|//[^\n]*|/\*.*?\*/|^if\ \(globalThis\.registerSound\b.*?^\})*"
+_TOKEN = re.compile(rf"""{_BLANK}(?:
     (?P<string>"[^"\n]*"|`[^`]*`|'[^'\n]*') | (?P<number>-?(?:\d+(?:\.\d*)?|\.\d+))
-    | (?P<name>[A-Za-z_$][\w$]*) | (?P<sign>=>|[().,:;\[\]/*]) )""", re.VERBOSE | re.DOTALL)
-_SKIP = re.compile(r"(?:\s|//[^\n]*|/\*.*?\*/)*", re.DOTALL)
+    | (?P<name>[A-Za-z_$][\w$]*) | (?P<sign>=>|[().,:;\[\]/*]) )""", re.VERBOSE | re.DOTALL | re.MULTILINE)
+_SKIP = re.compile(_BLANK, re.DOTALL | re.MULTILINE)
 _PITCH = re.compile(r"([a-g])(##|bb|ss|ff|[#bsf]?)(\d?)", re.IGNORECASE)
 _CLASSES = {"c": 0, "d": 2, "e": 4, "f": 5, "g": 7, "a": 9, "b": 11}
 _SHIFTS = {"#": 1, "s": 1, "b": -1, "f": -1}

@@ -1,7 +1,10 @@
 """Printed code against the real Strudel, and read back."""
 
+import json
 import random
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from fractions import Fraction
@@ -10,6 +13,7 @@ import numpy as np
 import pytest
 
 from eqdiff_jax.errors import InputError
+from eqdiff_jax.music.drums import DRUMS
 from eqdiff_jax.music.grid import TRACKS, events
 from eqdiff_jax.music.mini_parse import parse_mini
 from eqdiff_jax.music.strudel import EFFECTS, SYNTHS, song_to_strudel, to_strudel
@@ -99,6 +103,62 @@ def test_songs_play_their_grids_one_after_the_other(random_grid, query_strudel):
         assert answer["cps"] == pytest.approx(93.5 / 240)
         back = song_from_strudel(code)
         assert [events(g) for g in back] == [events(g) for g in song]
+
+
+def test_a_song_brings_its_drums_along(random_grid, query_strudel):
+    rng = np.random.default_rng(3)
+    grids = [random_grid(rng) for _ in range(20)] + [np.zeros((12, 32), np.int32)]
+    plain, songs = [to_strudel(g, 90) for g in grids], [song_to_strudel(g[None], 90) for g in grids]
+    assert songs == [DRUMS + code for code in plain]
+    assert not re.search('["`]', DRUMS)  # would be mini-notation
+    both = query_strudel([*plain, *songs, *songs])  # the second time in the same session
+    assert both[:21] == both[21:42] == both[42:] and not any("error" in answer for answer in both)
+    assert all(events(song_from_strudel(song)[0]) == events(g) for song, g in zip(songs, grids, strict=True))
+
+
+def test_the_drums_in_a_song_may_be_edited_and_errors_still_name_their_place():
+    drums = DRUMS.replace(".6 * wave", ".3 * wave").replace("  drum('bd'", "  // softer\n  drum('bd'")
+    assert drums.count("\n") == DRUMS.count("\n") + 1
+    assert events(from_strudel(drums + HOUSE_CODE)) == events(from_strudel(HOUSE_CODE))
+    with pytest.raises(InputError, match=f"line {drums.count(chr(10)) + 1}, column 1: 'bongo' is no track"):
+        from_strudel(drums + 'bongo: s("bd")')
+    with pytest.raises(InputError, match="not understood"):
+        from_strudel(DRUMS.rstrip("}\n") + "\n" + HOUSE_CODE)  # the block never ends
+    with pytest.raises(InputError, match="line 1, column 23: '{' is not understood"):
+        from_strudel('if (globalThis.other) {\nkick: s("bd")\n}\n')
+
+
+# Stands for the browser: keeps what is registered, and starts each sound once.
+FAKE_AUDIO = """
+const sounds = {}, played = [];
+globalThis.AudioBuffer = class {
+  constructor({ length }) { this.data = new Float32Array(length); }
+  getChannelData() { return this.data; }
+};
+globalThis.AudioBufferSourceNode = class {
+  constructor(context, { buffer }) { this.buffer = buffer; }
+  start(at) { played.push([at, this.buffer]); }
+};
+globalThis.getAudioContext = () => ({ sampleRate: 48000 });
+globalThis.registerSound = (name, trigger) => { sounds[name] = trigger; };
+for (let times = 0; times < 2; times++) { CODE }
+for (const name in sounds) sounds[name](played.length, {}, () => {});
+console.log(JSON.stringify(Object.keys(sounds).map((name, i) => [name, played[i][0], [...played[i][1].data]])));
+"""
+
+
+def test_the_drums_of_a_song_are_short_sounds_of_bounded_level(need):
+    node = shutil.which("node")
+    need(node, "no node: install Node.js 20 or newer")
+    run = subprocess.run([node, "-e", FAKE_AUDIO.replace("CODE", DRUMS)], capture_output=True, text=True, check=True)
+    sounds = json.loads(run.stdout)
+    assert [name for name, _, _ in sounds] == list(VOCABULARY.groups["drum"])
+    for at, (name, start, samples) in enumerate(sounds):
+        wave = np.array(samples, float)
+        assert start == at
+        assert 0.2 < np.abs(wave).max() < 0.9, name
+        assert np.abs(wave[-1000:]).max() < 2e-3, name  # no click at its end
+        assert np.abs(wave[:4410]).max() == np.abs(wave).max(), name
 
 
 def test_printed_code_is_compact(grids, codes):
