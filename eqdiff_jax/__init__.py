@@ -1,3 +1,7 @@
 """Movement to music through equilibria and discrete diffusion, with bounds."""
 
+from eqdiff_jax.composer import compose
+
 __version__ = "0.1.0"
+
+__all__ = ["compose"]
