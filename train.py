@@ -24,12 +24,20 @@ def main(argv: list[str]) -> None:
     train_and_evaluate(CONFIG.value, WORKDIR.value)
 
 
+def _parse(argv: list[str]) -> list[str]:
+    """absl's parsing, with everything a config file or an override can do wrong as one InputError."""
+    try:
+        return flags.FLAGS(argv)
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, SyntaxError, ImportError) as error:
+        raise InputError(f"cannot use the flags or the config file ({error}); see --help and configs/") from error
+
+
 def run() -> None:
     """Command line with one clear line and exit code 2 for what the user can put right."""
     try:
-        app.run(main, flags_parser=flags.FLAGS)
-    except (InputError, flags.Error, OSError) as error:
-        print(f"train.py: {error}", file=sys.stderr)
+        app.run(main, flags_parser=_parse)
+    except (InputError, OSError) as error:
+        print(f"train.py: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
 
 

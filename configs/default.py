@@ -14,7 +14,6 @@ def get_config() -> ConfigDict:
         "card": "5.5 M parameters, trained on Conductor pairs (grids composed by the project's own rules) over the "
                 "demo dancer and CMU salsa recordings (mocap.cs.cmu.edu, free to use). No recorded music was used.",
         "seed": 0,
-        "motion_seed": 0,
         # Data: tiny | demo | demo_salsa (needs EQDIFF_DATA); data_dir "" means WORKDIR/data.
         "data": "demo_salsa",
         "data_dir": "",

@@ -13,7 +13,6 @@ def get_config() -> ConfigDict:
     return ConfigDict({
         "card": "87.3 M parameters, Conductor pairs over the demo dancer and CMU salsa.",
         "seed": 0,
-        "motion_seed": 0,
         # Data: tiny | demo | demo_salsa (needs EQDIFF_DATA); data_dir "" means WORKDIR/data.
         "data": "demo_salsa",
         "data_dir": "",

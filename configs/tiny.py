@@ -14,7 +14,6 @@ def get_config() -> ConfigDict:
     return ConfigDict({
         "card": "A test of the machinery: 0.3 M parameters, Conductor pairs of the demo dancer.",
         "seed": 0,
-        "motion_seed": 0,
         # Data: tiny | demo | demo_salsa (needs EQDIFF_DATA); data_dir "" means WORKDIR/data.
         "data": "tiny",
         "data_dir": "",

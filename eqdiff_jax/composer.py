@@ -23,9 +23,9 @@ from eqdiff_jax.diffusion import (
 from eqdiff_jax.music import LEGAL, VOCABULARY
 from eqdiff_jax.types import Array, Change, Params, Predict
 
-GUIDANCE = 1.5
+GUIDANCE = 3.0  # the weight whose grids come closest to the descriptors of the pairs (of 1, 1.5, 2, 3)
 PROCESS = absorbing(len(VOCABULARY))
-_LEGAL = jnp.asarray(LEGAL)[:, None, :]  # [12, 1, 81]
+_LEGAL = LEGAL[:, None, :]  # [12, 1, 81]
 
 
 def posterior(params: Params, conditioning: Array, given: Array) -> Predict:
@@ -69,7 +69,8 @@ def compose(key: Array, params: Params, conditioning: Array, previous: Array, *,
       key: consumed; example i uses fold_in(key, i) only.
       params: a dict with `encoder` and `denoiser`.
       conditioning: [104] or [B, 104] of the new window.
-      previous: int [12, 32] or [B, 12, 32]; all masks (81) means there is none, and every cell may change.
+      previous: int [12, 32] or [B, 12, 32]; all masks (81) means there is none, and every cell may change. Masks in
+        a part of it are filled too, and the budget is at least their number.
       previous_conditioning: what made `previous`, shaped as conditioning; None: only `idle` cells may change.
       steps, temperature: scalar or [B]; 0 takes them from the window's prediction_confidence (commitment).
       guidance: weight of classifier-free guidance, 1 for none.
@@ -97,12 +98,13 @@ def transition(key: Array, predict: Predict, conditioning: Array, previous: Arra
     key_score, key_sample = jax.random.split(key)
     auto_steps, auto_temperature = commitment(conditioning[:, LAYOUT["prediction_confidence"]][:, 0])
     steps = jnp.broadcast_to(jnp.asarray(steps, jnp.int32), (batch,))
-    steps = jnp.where(steps > 0, steps, auto_steps)
+    steps = jnp.maximum(jnp.where(steps > 0, steps, auto_steps), 1)
     temperature = jnp.broadcast_to(jnp.asarray(temperature, jnp.float32), (batch,))
     temperature = jnp.where(temperature > 0, temperature, auto_temperature)
 
-    empty = jnp.all(previous == mask, axis=(1, 2))
-    allowed = jnp.where(empty, cells, bounded_change.budget(
+    holes = jnp.sum(previous == mask, axis=(1, 2))  # masked cells have to be filled, whatever the budget
+    empty = holes == cells
+    allowed = jnp.maximum(holes, bounded_change.budget(
         conditioning, previous_conditioning, cells, kappa=kappa, idle=idle, most=most))
     # An empty grid has nothing to score: skip the two network calls when the whole batch is empty.
     likelihood = jax.lax.cond(

@@ -29,6 +29,7 @@ from eqdiff_jax.music.grid import SHAPE
 from eqdiff_jax.types import MotionFrame, Params
 
 MODES = ("diffusion", "threshold")
+FILES = ("grids.npz", "grids.png", "report.json", "song.mid", "song.strudel.js")
 
 
 class Settings(NamedTuple):
@@ -161,8 +162,12 @@ class Output:
         try:
             if self.folder.exists() and not (self.folder.is_dir() and os.access(self.folder, os.W_OK)):
                 raise PermissionError(0, "not a folder one can write to")
-            parent = next(p for p in self.folder.parents if p.exists())
-            self.scratch = Path(tempfile.mkdtemp(prefix=".eqdiff-", dir=parent))
+            clash = next((name for name in FILES if (self.folder / name).is_dir()), None)
+            if clash:
+                raise IsADirectoryError(0, f"{clash} in it is a folder")
+            # On the same file system as the folder, so that renaming cannot fail half-way.
+            place = self.folder if self.folder.exists() else next(p for p in self.folder.parents if p.exists())
+            self.scratch = Path(tempfile.mkdtemp(prefix=".eqdiff-", dir=place))
         except OSError as error:
             raise InputError(f"cannot write to --out {self.folder} ({error.strerror}): choose another") from error
         return self
@@ -183,8 +188,7 @@ class Output:
                 os.replace(path, self.folder / path.name)
         except OSError as error:
             raise InputError(f"cannot write to --out {self.folder} ({error.strerror}): choose another") from error
-        return sorted(self.folder / name for name in (
-            "grids.npz", "song.strudel.js", "song.mid", "grids.png", "report.json"))
+        return [self.folder / name for name in FILES]
 
 
 def run(source: str, load_params, settings: Settings, out: str | Path, *, quiet: bool = False) -> list[Path]:

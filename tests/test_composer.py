@@ -97,6 +97,16 @@ def test_idle_budget_without_a_previous_conditioning(params):
     assert int(change.budget) == 8 and (np.asarray(change.tokens) != grid).sum() <= 8
 
 
+def test_no_mask_survives_nan_or_holes(params):
+    """NaN conditioning is refused at the edge; should it come through, it still gives a whole grid."""
+    bad = compose(jax.random.key(0), params, jnp.full(104, jnp.nan), EMPTY)
+    assert int(bad.steps) == 50 and (np.asarray(bad.tokens) < 81).all()
+    grid = compose(jax.random.key(0), params, conditioning(0), EMPTY).tokens
+    holes = compose(jax.random.key(1), params, conditioning(0), grid.at[:6].set(PROCESS.mask))
+    assert (np.asarray(holes.tokens) < 81).all() and int(holes.changed) == int(holes.budget) == 192
+    np.testing.assert_array_equal(holes.tokens[6:], grid[6:])
+
+
 def test_same_key_same_grid_other_key_other_grid(params):
     one, two, three = (compose(jax.random.key(k), params, conditioning(0), EMPTY).tokens for k in (4, 4, 5))
     np.testing.assert_array_equal(one, two)

@@ -3,6 +3,7 @@
 import json
 import shutil
 import tarfile
+from fractions import Fraction
 
 import jax
 import mido
@@ -82,7 +83,10 @@ def test_midi_says_what_the_grids_say(made):
 def test_strudel_plays_the_song(made, query_strudel):
     tokens = np.load(made / "grids.npz")["tokens"]
     answer, = query_strudel([{"code": (made / "song.strudel.js").read_text(), "cycles": 6}])
-    assert len(answer["events"]) == sum(len(events(grid)) for grid in tokens)
+    want = [(32 * i + e.onset, e.length, e.sound) for i, grid in enumerate(tokens) for e in events(grid)]
+    got = [(float(Fraction(onset) * 16), float(Fraction(length) * 16), value["s"] if "note" not in value else "pitch")
+           for onset, length, value in answer["events"]]
+    assert sorted(got) == sorted((a, b, c if isinstance(c, str) else "pitch") for a, b, c in want)
 
 
 def test_report_and_picture(made):

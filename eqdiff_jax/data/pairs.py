@@ -94,13 +94,19 @@ def demo_clips(config: PairsConfig, split: str) -> Iterator[Clip]:
         yield Clip(f"demo-{style}-{first + i}", limbs, config.performances)
 
 
-def salsa_clips(split: str) -> Iterator[Clip]:
-    """The CMU salsa recordings of one split; raises InputError when EQDIFF_DATA does not lead to them."""
+def salsa_archive() -> Path:
+    """Where the CMU salsa recordings are; raises InputError when EQDIFF_DATA does not lead to them."""
     root = os.environ.get("EQDIFF_DATA")
     archive = Path(root or "") / "motion" / "cmu_salsa_acrnn_MIT.tar.xz"
     if root is None or not archive.exists():
         raise InputError("the salsa recordings are not there: set EQDIFF_DATA to the folder that holds "
                          "motion/cmu_salsa_acrnn_MIT.tar.xz, or use the data config 'demo'")
+    return archive
+
+
+def salsa_clips(split: str) -> Iterator[Clip]:
+    """The CMU salsa recordings of one split."""
+    archive = salsa_archive()
     with tempfile.TemporaryDirectory() as folder, tarfile.open(archive) as tar:
         tar.extractall(folder, filter="data")
         for path in sorted(Path(folder).glob("**/salsa/*.bvh")):

@@ -2,11 +2,12 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from eqdiff_jax.types import Array
 
 
-def legal_log_posterior(logits: Array, legal: Array) -> Array:
+def legal_log_posterior(logits: Array, legal: Array | np.ndarray) -> Array:
     """log softmax over the legal tokens only, -inf elsewhere. logits [..., V], legal bool broadcastable to it."""
     return jax.nn.log_softmax(jnp.where(legal, logits, -jnp.inf))
 

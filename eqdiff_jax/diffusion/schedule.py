@@ -24,7 +24,8 @@ def loglinear_rate(t: Array) -> Array:
 def commitment(confidence: Array) -> tuple[Array, Array]:
     """Steps and temperature of a confidence c in [0, 1]: T = round(50 - 46 c), temperature 1.2 - 0.5 c.
 
-    Elementwise; c is clipped to [0, 1]. A sure performer gets 4 decisive steps, a searching one 50 loose ones.
+    Elementwise; c is clipped to [0, 1], NaN counts as 0. A sure performer gets 4 decisive steps, a searching one 50
+    loose ones.
     """
-    c = jnp.clip(confidence, 0.0, 1.0)
+    c = jnp.clip(jnp.nan_to_num(confidence), 0.0, 1.0)
     return jnp.round(STEPS_MAX - (STEPS_MAX - STEPS_MIN) * c).astype(jnp.int32), 1.2 - 0.5 * c

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
-from eqdiff_jax import motion
+from eqdiff_jax import data, motion
 from eqdiff_jax.conditioning import SIZE, encoder
 from eqdiff_jax.denoiser import roformer_of
 from eqdiff_jax.errors import InputError
@@ -71,20 +71,24 @@ def export(folder: str | Path, params: Params, motion_params, config: ConfigDict
               for path, x in jax.tree_util.tree_leaves_with_path(tree)}
     hashes = {str(f.relative_to(scratch)): _sha256(f) for f in sorted((scratch / WEIGHTS).rglob("*")) if f.is_file()}
     (scratch / MODEL).write_text(json.dumps(
-        {"card": card, "config": config.to_dict(), "shapes": shapes, "sha256": hashes}, indent=1))
+        {"card": card, "config": config.to_dict() | {"data_dir": ""}, "shapes": shapes, "sha256": hashes}, indent=1))
     if folder.exists():
         shutil.rmtree(folder)
     os.replace(scratch, folder)
 
 
 def load(folder: str | Path) -> Params:
-    """Parameters {encoder, denoiser, motion} of a weights folder or of a training workdir (its EMA), float32.
+    """Parameters {encoder, denoiser, motion} of a weights folder or a training workdir, float32.
+
+    Of a workdir: its exported weights/ if the run has finished, else the EMA of its newest checkpoint.
 
     Raises InputError, one line, when the folder is missing, damaged, or holds a network of another shape.
     """
     folder = Path(folder)
     if (folder / MODEL).is_file():
         params = _load_weights(folder)
+    elif (folder / WEIGHTS / MODEL).is_file():
+        params = _load_weights(folder / WEIGHTS)  # a finished run's export, which is hashed
     elif (folder / "checkpoints").is_dir() and (folder / "config.json").is_file():
         params = _load_workdir(folder)
     else:
@@ -97,21 +101,28 @@ def _load_weights(folder: Path) -> Params:
     try:
         model = json.loads((folder / MODEL).read_text())
         hashes, shapes = model["sha256"], model["shapes"]
-    except (ValueError, KeyError, TypeError) as error:
+        targets = {path: jax.ShapeDtypeStruct(tuple(shape), dtype, sharding=_one_device())
+                   for path, (shape, dtype) in shapes.items()}
+        hashes.items()
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{folder / MODEL} is damaged ({_first_line(error)}): copy the checkpoint again") from error
     for name, expected in hashes.items():
         path = folder / name
         if not path.is_file() or _sha256(path) != expected:
             raise InputError(f"{path} is missing, truncated or altered: copy the checkpoint again")
     target: dict = {}
-    for path, (shape, dtype) in shapes.items():
+    for path, leaf_target in targets.items():
         *parents, leaf = path.split("/")
         node = target
         for parent in parents:
             node = node.setdefault(parent, {})
-        node[leaf] = jax.ShapeDtypeStruct(tuple(shape), dtype, sharding=_one_device())
-    with ocp.StandardCheckpointer() as checkpointer:
-        tree = checkpointer.restore((folder / WEIGHTS).absolute(), target)
+        node[leaf] = leaf_target
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            tree = checkpointer.restore((folder / WEIGHTS).absolute(), target)
+    except Exception as error:
+        raise InputError(f"{folder}: a checkpoint of another shape than its {MODEL} says, or damaged "
+                         f"({_first_line(error)}): copy it again") from error
     return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), tree)
 
 
@@ -119,7 +130,7 @@ def _load_workdir(folder: Path) -> Params:
     try:
         config = ConfigDict(json.loads((folder / "config.json").read_text()))
         like = jax.eval_shape(lambda: init_state(jax.random.key(0), config))
-        motion_params = motion.init_params(jax.random.key(config.motion_seed))
+        motion_params = motion.init_params(jax.random.key(data.CONFIGS[config.data].motion_seed))
     except (ValueError, AttributeError, KeyError, TypeError) as error:
         raise InputError(f"{folder / 'config.json'} is damaged ({_first_line(error)})") from error
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=_one_device()), like)

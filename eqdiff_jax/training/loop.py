@@ -30,16 +30,14 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
     """Train as the config says; run again with the same workdir, it resumes where it stopped.
 
     Writes workdir/config.json, checkpoints/, metrics.jsonl (rows with `step` and `loss`, nats per scored cell)
-    and, at the end, weights/ (EMA in bfloat16, what sample.py --checkpoint takes). The result depends on the
-    config alone, however often the run was interrupted.
+    and, at the end, weights/ (EMA in bfloat16, what sample.py --checkpoint takes). An interrupted run ends with the
+    same bits as an uninterrupted one of the same config. `steps` may be raised later, which bends the learning rate.
 
     Raises:
       InputError for a config that cannot work, or a workdir that belongs to another config.
     """
-    workdir = Path(workdir)
-    devices = jax.local_device_count()
-    if config.batch % devices:
-        raise InputError(f"batch {config.batch} does not split over {devices} devices: use a multiple")
+    workdir, devices = Path(workdir), jax.local_device_count()
+    check(config, devices)
     _claim(workdir, config)
     builder = data.prepare(config.data, config.data_dir or workdir / "data")
     train, validation = data.arrays(builder, "train"), data.arrays(builder, "validation")
@@ -62,13 +60,16 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
             keys = jax.random.split(jax.random.fold_in(key_steps, step), devices)
             state, metrics = step_fn(state, keys, batch)
             losses.append(metrics["loss"])
+            if (step + 1) % config.checkpoint_every == 0 and not np.isfinite(float(metrics["grad_norm"][0])):
+                raise InputError(f"the gradient is not finite at step {step + 1}: lower learning_rate "
+                                 f"({config.learning_rate:g}); the last checkpoint is intact")
             bar.update()
             done = step + 1
             if done % config.log_every == 0 or done == config.steps:
                 loss = float(np.mean([x[0] for x in losses]))
                 if not np.isfinite(loss):
                     raise InputError(f"the loss is not finite at step {done}: lower learning_rate "
-                                     f"({config.learning_rate:g}), the last checkpoint is intact")
+                                     f"({config.learning_rate:g}) and resume from the last checkpoint")
                 rate = len(losses) * config.batch * CELLS / (time.perf_counter() - started)
                 row = {"step": done, "loss": loss, "grad_norm": float(metrics["grad_norm"][0]),
                        "tokens_per_second": rate}
@@ -84,8 +85,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
                 checkpoint.save(checkpoints, unreplicate(state))
     checkpoints.close()
     state = unreplicate(state)
-    checkpoint.export(workdir / "weights", state.ema, motion.init_params(jax.random.key(config.motion_seed)),
-                      config, config.card)
+    chain = motion.init_params(jax.random.key(builder.builder_config.motion_seed))  # the one that made the pairs
+    checkpoint.export(workdir / "weights", state.ema, chain, config, config.card)
     return state
 
 
@@ -111,13 +112,32 @@ def _nelbo(key, params, tokens, conditioning, given, draws):
     return nelbo(key, predict, PROCESS, jnp.asarray(tokens, jnp.int32), draws=draws).per_example
 
 
+def check(config: ConfigDict, devices: int = 1) -> None:
+    """Raise InputError, one line, for a config that cannot work."""
+    if config.data not in data.CONFIGS:
+        raise InputError(f"unknown data config {config.data!r}: choose one of {', '.join(data.CONFIGS)}")
+    if data.CONFIGS[config.data].bvh:
+        data.salsa_archive()
+    for name, multiple in (("batch", devices), ("width", 64), ("validate_every", config.log_every)):
+        if config[name] < 1 or config[name] % multiple:
+            raise InputError(f"{name} {config[name]} is not a positive multiple of {multiple}: change it")
+    if config.patch not in (1, 2, 4, 8) or config.dtype not in ("float32", "bfloat16"):
+        raise InputError(f"patch {config.patch} and dtype {config.dtype!r}: patch is 1, 2, 4 or 8, dtype float32 or "
+                         "bfloat16")
+    for name in ("steps", "depth", "log_every", "checkpoint_every", "validate_size"):
+        if config[name] < 1:
+            raise InputError(f"{name} is {config[name]}: use 1 or more")
+
+
 def _claim(workdir: Path, config: ConfigDict) -> None:
     """Write config.json, or check that the one there belongs to this run (its length may change)."""
     path, text = workdir / "config.json", json.dumps(config.to_dict(), indent=1, sort_keys=True)
     free = {"steps", "log_every", "checkpoint_every", "data_dir"}
     if path.exists():
-        old = json.loads(path.read_text())
-        new = json.loads(text)
+        try:
+            old, new = json.loads(path.read_text()), json.loads(text)
+        except ValueError as error:
+            raise InputError(f"{path} is damaged: use another --workdir") from error
         changed = sorted(k for k in old.keys() | new.keys() if k not in free and old.get(k) != new.get(k))
         if changed:
             raise InputError(f"{path} belongs to another run ({', '.join(changed)} differ): use another --workdir")
@@ -133,7 +153,15 @@ def _claim(workdir: Path, config: ConfigDict) -> None:
 def _drop_rows_after(path: Path, step: int) -> None:
     """Forget log rows that a resumed run will write again."""
     if path.exists():
-        rows = [line for line in path.read_text().splitlines() if json.loads(line)["step"] <= step]
+        rows = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
         scratch = path.with_suffix(".tmp")
         scratch.write_text("".join(line + "\n" for line in rows))
         os.replace(scratch, path)
+
+
+def _step_of(line: str) -> float:
+    """Step of a log row; infinite for a row torn by a kill."""
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError):
+        return float("inf")

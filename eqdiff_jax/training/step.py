@@ -16,7 +16,7 @@ from eqdiff_jax.parallel import AXIS
 from eqdiff_jax.training.state import TrainState, network, optimizer
 from eqdiff_jax.types import Array, Params
 
-_LEGAL = jnp.asarray(LEGAL)[:, None, :]
+_LEGAL = LEGAL[:, None, :]
 
 
 def make_loss(config: ConfigDict) -> Callable[[Params, Array, dict[str, Array]], Array]:

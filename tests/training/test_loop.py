@@ -73,7 +73,7 @@ def _interrupted(config, workdir, after):
 
 
 def test_eight_devices_follow_the_same_law(trained, tmp_path):
-    """The same program on 8 forced host devices: replicas agree, the loss falls as on one."""
+    """The same program on 8 forced host devices runs, and the loss falls as on one."""
     root, _ = trained
     code = ("import json, sys, importlib.util\n"
             "import jax\n"
@@ -97,16 +97,34 @@ def test_a_workdir_of_another_config_is_refused(trained):
         train_and_evaluate(tiny(root / "data", width=128), root / "work")
 
 
+@pytest.mark.parametrize(("change", "says"), [
+    ({"data": "nosuch"}, "unknown data config"), ({"width": 100}, "width 100"), ({"patch": 3}, "patch 3"),
+    ({"dtype": "int8"}, "int8"), ({"steps": 0}, "steps is 0")])
+def test_a_config_that_cannot_work_is_refused_before_anything_is_written(tmp_path, change, says):
+    with pytest.raises(InputError, match=says):
+        train_and_evaluate(tiny(tmp_path / "data", **change), tmp_path / "x")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_torn_log_row_is_dropped(tmp_path):
+    from eqdiff_jax.training.loop import _drop_rows_after
+    (tmp_path / "m.jsonl").write_text('{"step": 10}\n{"step": 20}\n{"step": 2')
+    _drop_rows_after(tmp_path / "m.jsonl", 15)
+    assert (tmp_path / "m.jsonl").read_text() == '{"step": 10}\n'
+
+
 def test_batch_that_does_not_split_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(jax, "local_device_count", lambda: 3)
-    with pytest.raises(InputError, match="batch 8 does not split over 3 devices"):
+    with pytest.raises(InputError, match="batch 8 is not a positive multiple of 3"):
         train_and_evaluate(tiny(tmp_path), tmp_path / "x")
     assert not (tmp_path / "x").exists()
 
 
-def test_weights_folder_and_workdir_load_to_the_same_network(trained):
+def test_weights_folder_and_unfinished_workdir_load_to_the_same_network(trained, tmp_path):
     root, state = trained
-    small, full = checkpoint.load(root / "work" / "weights"), checkpoint.load(root / "work")
+    for name in ("checkpoints", "config.json"):
+        (tmp_path / name).symlink_to(root / "work" / name)
+    small, full = checkpoint.load(root / "work" / "weights"), checkpoint.load(tmp_path)
     assert jax.tree.structure(small) == jax.tree.structure(full)
     for a, b, c in zip(jax.tree.leaves(small["denoiser"]), jax.tree.leaves(full["denoiser"]),
                        jax.tree.leaves(state.ema["denoiser"]), strict=True):
