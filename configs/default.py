@@ -2,7 +2,9 @@
 
     EQDIFF_DATA=/path/to/data python train.py --config=configs/default.py --workdir=runs/default
 
-HEADER
+Two CPU cores: a quarter of an hour for the pairs, then 1.2 s a step when nothing else runs (35 minutes for 1,700).
+Expect a loss near 0.21 nats per scored cell at the end and 0.33 bits per cell on the validation part; the held-out
+figure stands in the README.
 """
 
 from ml_collections import ConfigDict
