@@ -226,12 +226,22 @@ def bad_inputs(tmp_path, weights):
     np.savez(short, limbs=motion.demo("groove", 2.0, 0))
     shape = tmp_path / "shape.npz"
     np.savez(shape, limbs=np.zeros((600, 26, 8), np.float32))
+    squeezed = tmp_path / "squeezed.npz"
+    np.savez_compressed(squeezed, limbs=motion.demo("groove", 8.0, 0))
+    damaged = bytearray(squeezed.read_bytes())
+    damaged[len(damaged) // 2:len(damaged) // 2 + 2000] = bytes(2000)
+    squeezed.write_bytes(damaged)
     (tmp_path / "file").write_text("not a folder")
     truncated = tmp_path / "truncated"
     shutil.copytree(weights, truncated)
     victim = max((p for p in (truncated / "weights").rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
     victim.write_bytes(victim.read_bytes()[:-100])
     other = export(tmp_path / "other", conditioning=74)
+    edited = tmp_path / "edited"
+    shutil.copytree(weights, edited)
+    model = json.loads((edited / "model.json").read_text())
+    model["shapes"]["denoiser/null"] = [[7], "bfloat16"]
+    (edited / "model.json").write_text(json.dumps(model))
     half = tmp_path / "half"
     half.mkdir()
     (half / "model.json").write_text("{")
@@ -243,6 +253,7 @@ def bad_inputs(tmp_path, weights):
         "too short": (["--motion", str(short)], "too short"),
         "NaN throughout": (["--motion", str(nan)], "nan.npz"),
         "wrong shape": (["--motion", str(shape)], "shape.npz"),
+        "damaged numpy": (["--motion", str(squeezed)], "squeezed.npz"),
         "unknown style": (["--motion", "demo:polka"], "polka"),
         "unknown genre": (["--genre", "polka"], "polka"),
         "no windows": (["--num", "0"], "--num"),
@@ -256,15 +267,17 @@ def bad_inputs(tmp_path, weights):
         "no checkpoint": (["--checkpoint", str(tmp_path / "nothing")], "nothing"),
         "truncated checkpoint": (["--checkpoint", str(truncated)], "truncated"),
         "other shape": (["--checkpoint", str(other)], "another shape"),
+        "shapes that do not fit": (["--checkpoint", str(edited)], "another shape"),
         "damaged model.json": (["--checkpoint", str(half)], "model.json"),
         "unwritable out": (["--out", str(tmp_path / "file" / "out")], "--out"),
     }
 
 
 NAMES = ("missing file", "unknown suffix", "cut file", "unknown skeleton", "too short", "NaN throughout", "wrong shape",
+         "damaged numpy",
          "unknown style", "unknown genre", "no windows", "not a number", "unknown flag", "silly tempo", "silly steps",
          "silly seed", "unknown sampler", "unknown mode", "no checkpoint", "truncated checkpoint", "other shape",
-         "damaged model.json", "unwritable out")
+         "shapes that do not fit", "damaged model.json", "unwritable out")
 
 
 @pytest.fixture(scope="module")

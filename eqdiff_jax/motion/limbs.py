@@ -7,7 +7,9 @@ differences, so a frame depends on itself and the one before: a stream and a fil
 A limb without data stands at its rest position, unmoving, with confidence 0.
 """
 
+import tokenize
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,10 @@ LEVEL = 0.3  # below this horizontal share of the body's left-right axis the hea
 DECAY = 6.0  # frames after which the rates of a limb that went silent have halved
 REST_FRAME = np.pad(REST, ((0, 0), (0, 5))).astype(np.float32)  # [27, 8] nothing is known
 _SIDES = [(LIMB[f"l_{part}"], LIMB[f"r_{part}"]) for part in ("up_leg", "up_arm", "shoulder")]
+
+# All that numpy raises on a damaged file.
+_DAMAGED = (OSError, ValueError, EOFError, SyntaxError, MemoryError, zipfile.BadZipFile, zlib.error,
+            tokenize.TokenError)
 
 
 def load(path: str | Path) -> np.ndarray:
@@ -62,7 +68,7 @@ def _load_numpy(path: Path) -> np.ndarray:
             limbs = stored if isinstance(stored, np.ndarray) else stored["limbs"]
     except KeyError:
         raise InputError(f"{path}: holds no array named 'limbs'; save one [T, 27, 8]") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except _DAMAGED as error:
         why = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: cannot be read ({why}); save it with numpy again") from None
     try:
