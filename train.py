@@ -1,5 +1,6 @@
 """Train a denoiser: python train.py --config=configs/tiny.py --workdir=runs/tiny"""
 
+import os
 import sys
 
 from absl import app, flags, logging
@@ -18,6 +19,10 @@ def main(argv: list[str]) -> None:
     """Check the flags, then train."""
     if len(argv) > 1:
         raise InputError(f"unexpected argument {argv[1]!r}: flags are --config=FILE --workdir=DIR")
+    files = [a.partition("=")[2] for a in sys.argv[1:] if a.startswith(("--config=", "-config="))]
+    missing = next((file for file in files if not os.path.isfile(file)), None)
+    if missing is not None:
+        raise InputError(f"{missing}: no such config file; those that come along are in configs/")
     if CONFIG.value is None or WORKDIR.value is None:
         raise InputError("give both: --config=configs/tiny.py --workdir=DIR")
     logging.set_verbosity(logging.WARNING)  # orbax narrates every file it writes
