@@ -67,6 +67,8 @@ def export(folder: str | Path, params: Params, motion_params, config: ConfigDict
     scratch.chmod(0o755)
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(scratch / WEIGHTS, tree)
+    for trace in (scratch / WEIGHTS).rglob("commit_success.txt"):
+        trace.unlink()  # it names the folder that the weights were written in
     shapes = {"/".join(k.key for k in path): [list(x.shape), x.dtype.name]
               for path, x in jax.tree_util.tree_leaves_with_path(tree)}
     hashes = {str(f.relative_to(scratch)): _sha256(f) for f in sorted((scratch / WEIGHTS).rglob("*")) if f.is_file()}
