@@ -237,6 +237,11 @@ def bad_inputs(tmp_path, weights):
     victim = max((p for p in (truncated / "weights").rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
     victim.write_bytes(victim.read_bytes()[:-100])
     other = export(tmp_path / "other", conditioning=74)
+    edited = tmp_path / "edited"
+    shutil.copytree(weights, edited)
+    model = json.loads((edited / "model.json").read_text())
+    model["shapes"]["denoiser/null"] = [[7], "bfloat16"]
+    (edited / "model.json").write_text(json.dumps(model))
     half = tmp_path / "half"
     half.mkdir()
     (half / "model.json").write_text("{")
@@ -262,6 +267,7 @@ def bad_inputs(tmp_path, weights):
         "no checkpoint": (["--checkpoint", str(tmp_path / "nothing")], "nothing"),
         "truncated checkpoint": (["--checkpoint", str(truncated)], "truncated"),
         "other shape": (["--checkpoint", str(other)], "another shape"),
+        "shapes that do not fit": (["--checkpoint", str(edited)], "another shape"),
         "damaged model.json": (["--checkpoint", str(half)], "model.json"),
         "unwritable out": (["--out", str(tmp_path / "file" / "out")], "--out"),
     }
@@ -271,7 +277,7 @@ NAMES = ("missing file", "unknown suffix", "cut file", "unknown skeleton", "too 
          "damaged numpy",
          "unknown style", "unknown genre", "no windows", "not a number", "unknown flag", "silly tempo", "silly steps",
          "silly seed", "unknown sampler", "unknown mode", "no checkpoint", "truncated checkpoint", "other shape",
-         "damaged model.json", "unwritable out")
+         "shapes that do not fit", "damaged model.json", "unwritable out")
 
 
 @pytest.fixture(scope="module")

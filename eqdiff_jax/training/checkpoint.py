@@ -103,10 +103,13 @@ def _load_weights(folder: Path) -> Params:
     try:
         model = json.loads((folder / MODEL).read_text())
         hashes, shapes = model["sha256"], model["shapes"]
+        stored = json.loads((folder / WEIGHTS / "_METADATA").read_text())["tree_metadata"]
+        actual = {"/".join(k["key"] for k in leaf["key_metadata"]): leaf["value_metadata"].get("write_shape")
+                  for leaf in stored.values()}
         targets = {path: jax.ShapeDtypeStruct(tuple(shape), dtype, sharding=_one_device())
                    for path, (shape, dtype) in shapes.items()}
         hashes.items()
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{folder / MODEL} is damaged ({_first_line(error)}): copy the checkpoint again") from error
     for name, expected in hashes.items():
         path = folder / name
@@ -119,6 +122,9 @@ def _load_weights(folder: Path) -> Params:
         for parent in parents:
             node = node.setdefault(parent, {})
         node[leaf] = leaf_target
+    # Before orbax starts: a restore that fails half-way leaves its tasks behind.
+    if actual != {path: list(leaf_target.shape) for path, leaf_target in targets.items()}:
+        raise InputError(f"{folder}: a checkpoint of another shape than its {MODEL} says: copy it again")
     try:
         with ocp.StandardCheckpointer() as checkpointer:
             tree = checkpointer.restore((folder / WEIGHTS).absolute(), target)
