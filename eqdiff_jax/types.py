@@ -3,6 +3,7 @@
 Shapes: T frames at 60 Hz, B examples, 27 limbs x 8 features, 12 tracks x 32 sixteenths.
 """
 
+import enum
 from collections.abc import Callable
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -94,3 +95,83 @@ class Change(NamedTuple):
     steps: Array  # [B] int32 denoising steps used
     temperature: Array  # [B] temperature used
     evaluations: Array  # [] network calls of the sampler
+
+
+class Status(enum.IntEnum):
+    """Why a solver stopped. The member is the message: `str(Status(int(solution.status)))`."""
+
+    message: str
+
+    def __new__(cls, code: int, message: str) -> "Status":
+        member = int.__new__(cls, code)
+        member._value_ = code
+        member.message = message
+        return member
+
+    def __str__(self) -> str:
+        return self.message
+
+    CONVERGED = 0, "converged: the residual is within atol + rtol |f(z)|"
+    STEP_LIMIT = 1, ("the step limit was reached before the tolerance: raise max_steps, loosen rtol or atol, or start "
+                     "nearer; the iterate of least residual is returned")
+    DIVERGED = 2, ("diverged: the residual outgrew its start beyond recall; f is not a contraction there. Damp it, "
+                   "constrain its weights (eqdiff_jax.contraction), or start nearer")
+    NOT_FINITE = 3, ("not finite: f returned NaN or infinity, or its input held one; look at the arguments and at f "
+                     "itself. The last finite iterate is returned")
+
+
+class Solution(NamedTuple):
+    """Result of `equilibrium.fixed_point`. Under vmap every field has the batch axis."""
+
+    value: Any  # pytree like z0: f(z) of the iterate with the least residual
+    status: Array  # [] int32, a Status
+    steps: Array  # [] int32 evaluations of f, every one counted
+    residual: Array  # [] |f(z) - z| at the best iterate z, Euclidean norm over the whole pytree
+    relative: Array  # [] that over |f(z)|
+    trace: Array | None  # [max_steps] residual of each evaluation, NaN beyond `steps`; None unless asked for
+
+
+class LinearInfo(NamedTuple):
+    """How the linear solve of a backward (or tangent) pass went."""
+
+    residual: Array  # [] |b - A u| / |b|, recomputed from the answer
+    converged: Array  # [] bool, residual within the adjoint's `accept`
+
+
+class Kind(enum.StrEnum):
+    """How sure a bound is."""
+
+    PROVED = "proved"  # a theorem whose assumptions hold for these parameters
+    ESTIMATED = "estimated"  # measured, hence a lower estimate of the true constant
+    RANGE = "range bound only"  # proved, but it says only that the output's range is finite
+
+
+class Certificate(NamedTuple):
+    """|f(x) - f(y)| <= bound |x - y| + rounding; f the float32 program, on the domain that `assumptions` name."""
+
+    bound: float  # Lipschitz constant L in exact arithmetic; inf when nothing is certified
+    kind: Kind
+    method: str  # how it was found, one phrase
+    assumptions: tuple[str, ...] = ()
+    rounding: float = 0.0  # eps that float32 may add, 0 in exact arithmetic
+
+    @property
+    def margin(self) -> float:
+        """1 - bound: how far from losing contraction; negative: not certified as a contraction."""
+        return 1.0 - self.bound
+
+    @property
+    def contraction(self) -> bool:
+        """Certified: the bound is proved and below 1."""
+        return self.kind == Kind.PROVED and self.bound < 1.0
+
+
+class CascadeRow(NamedTuple):
+    """One stage of the chain limb frame -> grid: its bound beside the worst that a search found."""
+
+    stage: str
+    bound: float  # |out(x) - out(y)| <= bound |x - y| (+ offset), in the units that `method` names
+    kind: Kind
+    method: str
+    measured: float  # worst ratio found by gradient search; a lower estimate of the true constant
+    offset: float = 0.0  # additive part: rounding, range, or idle cells
