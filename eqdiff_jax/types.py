@@ -5,12 +5,13 @@ Shapes: T frames at 60 Hz, B examples, 27 limbs x 8 features, 12 tracks x 32 six
 
 import enum
 from collections.abc import Callable
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import jax
 import numpy as np
 
 Array = jax.Array
+Map = Callable[[Array], Array]
 Params = Any  # a pytree of arrays
 Scalar = TypeVar("Scalar", covariant=True)
 
@@ -98,7 +99,7 @@ class Change(NamedTuple):
 
 
 class Status(enum.IntEnum):
-    """Why a solver stopped. The member is the message: `str(Status(int(solution.status)))`."""
+    """Why a solver stopped. The member is the message: `print(Status.of(solution.status))`."""
 
     message: str
 
@@ -110,6 +111,11 @@ class Status(enum.IntEnum):
 
     def __str__(self) -> str:
         return self.message
+
+    @classmethod
+    def of(cls, code: Any) -> "Status":
+        """The member of a code [], as solutions hold it."""
+        return {member.value: member for member in cls}[int(code)]
 
     CONVERGED = 0, "converged: the residual is within atol + rtol |f(z)|"
     STEP_LIMIT = 1, ("the step limit was reached before the tolerance: raise max_steps, loosen rtol or atol, or start "
@@ -123,12 +129,32 @@ class Status(enum.IntEnum):
 class Solution(NamedTuple):
     """Result of `equilibrium.fixed_point`. Under vmap every field has the batch axis."""
 
-    value: Any  # pytree like z0: f(z) of the iterate with the least residual
+    value: Any  # pytree like z0: the iterate z with the least residual
     status: Array  # [] int32, a Status
     steps: Array  # [] int32 evaluations of f, every one counted
     residual: Array  # [] |f(z) - z| at the best iterate z, Euclidean norm over the whole pytree
     relative: Array  # [] that over |f(z)|
     trace: Array | None  # [max_steps] residual of each evaluation, NaN beyond `steps`; None unless asked for
+
+
+class Step(NamedTuple):
+    """One step of a fixed-point solver on a flat vector."""
+
+    at: Array  # [n] a point z
+    value: Array  # [n] f(z)
+    next: Array  # [n] where to evaluate next
+    memory: Any  # what the solver carries
+    evaluations: Array  # [] int32 calls of f made by this step
+
+
+class Solver(Protocol):
+    """Hyper-parameters of a method as a record; the loop around it is written once, in equilibrium/loop.py."""
+
+    def init(self, f: Map, z: Array) -> tuple[Array, Any]:
+        """(first point to evaluate, memory) for f: [n] -> [n] and a start z [n]."""
+
+    def step(self, f: Map, z: Array, memory: Any, k: Array) -> Step:
+        """Evaluate at z (or near it) and say where next; k [] int32 counts the steps made before."""
 
 
 class LinearInfo(NamedTuple):

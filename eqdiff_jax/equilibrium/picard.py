@@ -1,0 +1,39 @@
+"""Picard iteration, the method that every other one here must not lose to."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from eqdiff_jax.types import Array, Map, Step
+
+
+class Picard(NamedTuple):
+    """z <- (1 - d) z + d f(z), d = `damping` in (0, 1].
+
+    For an L-Lipschitz f, L < 1, the undamped iteration converges from anywhere, |z_k - z*| <= L^k |z_0 - z*|
+    (Banach). Damping by d turns the eigenvalues l of f' into 1 - d + d l: it can tame a negative or complex l
+    outside the unit disc with real part below 1, and slows down a contraction.
+    """
+
+    damping: float = 1.0
+
+    def init(self, f: Map, z: Array) -> tuple[Array, Any]:
+        """The first point to evaluate, and no memory."""
+        del f
+        return z, ()
+
+    def step(self, f: Map, z: Array, memory: Any, k: Array) -> Step:
+        """One evaluation."""
+        del k
+        fz = f(z)
+        after = fz if self.damping == 1.0 else z + self.damping * (fz - z)
+        return Step(z, fz, after, memory, jnp.int32(1))
+
+
+def error_bound(rate: float, step: Array) -> Array:
+    """A posteriori |z_k - z*| <= L/(1 - L) |z_k - z_{k-1}| of Picard with L = `rate` < 1. step = z_k - z_{k-1} [n].
+
+    Proof: |z_k - z*| <= L |z_{k-1} - z*| <= L (|z_k - z_{k-1}| + |z_k - z*|). The norm has a finite gradient at 0,
+    where it reads 1e-12.
+    """
+    return rate / (1.0 - rate) * jnp.sqrt(jnp.sum(step * step) + 1e-24)
