@@ -25,7 +25,7 @@ class Broyden(NamedTuple):
     """
 
     window: int = 32
-    growth: float = 2.0
+    growth: float = 10.0
 
     def init(self, f: Map, z: Array) -> tuple[Array, BroydenMemory]:
         """The first point to evaluate, and B = -I."""
