@@ -33,6 +33,7 @@ setup(
     ],
     extras_require={
         "test": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.6", "mypy>=1.11"],
+        "bench": ["optimistix>=0.0.10", "torchdeq>=0.1", "torch>=2.2"],  # peers of benchmarks/solvers.py
         "live": ["websockets>=13"],
         "cuda": ["jax[cuda12]>=0.10"],
     },

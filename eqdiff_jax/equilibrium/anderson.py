@@ -89,13 +89,13 @@ def mixing_weights(gram: Array, used: Array, ridge: float) -> Array:
     gram [m, m] of the residuals; used bool [m], the others get weight 0. L D L^T written out on scalars: H plus its
     ridge is positive definite, and over a batch each scalar is a vector, which beats a batch of LAPACK calls fourfold.
     """
-    size, eps = gram.shape[0], float(jnp.finfo(gram.dtype).eps)
-    diagonal = jnp.maximum(jnp.diagonal(gram), jnp.finfo(gram.dtype).tiny)
-    scale = jnp.where(used, jax.lax.rsqrt(diagonal), 0.0)
-    lift = (ridge or max(1e-10, 4 * eps)) * jnp.sum(used).astype(gram.dtype)
-    scaled = gram * scale[:, None] * scale + jnp.diag(jnp.where(used, lift, 1.0))
-    h = {(i, j): scaled[i, j] for i in range(size) for j in range(i + 1)}
-    y = [scale[i] for i in range(size)]
+    size, info = gram.shape[0], jnp.finfo(gram.dtype)
+    lift = (ridge or max(1e-10, 4 * float(info.eps))) * jnp.sum(used).astype(gram.dtype)
+    scale = [jnp.where(used[i], jax.lax.rsqrt(jnp.maximum(gram[i, i], info.tiny)), 0.0) for i in range(size)]
+    h = {(i, j): gram[i, j] * (scale[i] * scale[j]) for i in range(size) for j in range(i)}
+    for i in range(size):
+        h[i, i] = jnp.where(used[i], gram[i, i] * scale[i] ** 2 + lift, 1.0)
+    y = list(scale)
     for j in range(size):
         inverse = 1.0 / h[j, j]
         for i in range(j + 1, size):
@@ -109,4 +109,4 @@ def mixing_weights(gram: Array, used: Array, ridge: float) -> Array:
     for i in reversed(range(size)):
         for k in range(i + 1, size):
             y[i] = y[i] - h[k, i] * y[k]
-    return jnp.stack(y) * scale
+    return jnp.stack([a * b for a, b in zip(y, scale, strict=True)])

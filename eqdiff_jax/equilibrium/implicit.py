@@ -15,21 +15,23 @@ from eqdiff_jax.equilibrium import loop
 from eqdiff_jax.equilibrium.anderson import Anderson
 from eqdiff_jax.types import Array, LinearInfo, Map, Solution, Solver
 
-LINEAR = ("fixed_point", "gmres", "bicgstab")
+LINEAR = ("auto", "fixed_point", "gmres", "bicgstab", "dense")
+DENSE = 128  # unknowns up to which "auto" forms I - J and factors it: cheaper there than iterating
 
 
 class Implicit(NamedTuple):
     """dz* = (I - J)^-1 (df/da) da with J = df/dz at z* (implicit function theorem); forward and reverse mode.
 
-    The system is solved without forming J, by `linear`: fixed_point iterates u <- J u + b (or its transpose) with
-    `solver`, gmres and bicgstab are jax.scipy's. Its relative residual |b - (I - J)u|/|b| is recomputed from the
+    The system is solved by `linear`. Without forming J: fixed_point iterates u <- J u + b (or its transpose) with
+    `solver`, gmres and bicgstab are jax.scipy's. dense forms J by n products and factors I - J; auto is dense up to
+    DENSE unknowns and fixed_point beyond. The relative residual |b - (I - J)u|/|b| is recomputed from the
     answer; above `accept` the derivative is NaN, never silently zero or wrong. `pullback` returns it as a number.
 
     rtol: relative tolerance of the system; 0 takes 1e-6 in float32, 1e-12 in float64. max_steps: products with J.
     Reference: Bai, Kolter and Koltun 2019, arXiv:1909.01377, theorem 1.
     """
 
-    linear: str = "fixed_point"
+    linear: str = "auto"
     rtol: float = 0.0
     max_steps: int = 500
     accept: float = 1e-2
@@ -99,14 +101,17 @@ def solve_linear(adjoint: Implicit, matvec: Map, b: Array) -> tuple[Array, Linea
     eps = float(jnp.finfo(b.dtype).eps)
     rtol = adjoint.rtol or (1e-12 if eps < 1e-10 else 1e-6)
     size = jnp.linalg.norm(b)
-    if adjoint.linear == "fixed_point":
+    linear = adjoint.linear if adjoint.linear != "auto" else "dense" if b.size <= DENSE else "fixed_point"
+    if linear == "dense":
+        u = jnp.linalg.solve(jax.vmap(matvec, out_axes=1)(jnp.eye(b.size, dtype=b.dtype)), b)
+    elif linear == "fixed_point":
         pure, consts = loop.hoist(lambda u: u - matvec(u), b)
         u = loop.run(adjoint.solver, lambda u, b, *c: b + pure(u, *c), b, (b, *consts), jnp.zeros_like(size),
                      rtol * size, adjoint.max_steps).value
     else:
-        method = getattr(jax.scipy.sparse.linalg, adjoint.linear)
-        extra = {"restart": 20, "solve_method": "incremental"} if adjoint.linear == "gmres" else {}
-        rounds = adjoint.max_steps // 20 + 1 if adjoint.linear == "gmres" else adjoint.max_steps // 2
+        method = getattr(jax.scipy.sparse.linalg, linear)
+        extra = {"restart": 20, "solve_method": "incremental"} if linear == "gmres" else {}
+        rounds = adjoint.max_steps // 20 + 1 if linear == "gmres" else adjoint.max_steps // 2
         u = method(matvec, b, tol=rtol, atol=0.0, maxiter=rounds, **extra)[0]
     residual = jnp.linalg.norm(b - matvec(u)) / jnp.where(size > 0, size, 1.0)
     converged = residual <= adjoint.accept  # False for NaN

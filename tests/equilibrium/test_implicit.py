@@ -12,7 +12,7 @@ from eqdiff_jax.errors import InputError
 
 N = 16
 TIGHT = {"rtol": 1e-13, "atol": 1e-13}
-IMPLICIT = [Implicit(), Implicit("gmres"), Implicit("bicgstab")]
+IMPLICIT = [Implicit(linear) for linear in ("fixed_point", "gmres", "bicgstab", "dense")]
 
 
 @pytest.fixture(autouse=True)
@@ -143,7 +143,7 @@ def test_pullback_returns_the_residual_and_the_same_gradient(problem):
 
 def test_too_few_products_is_a_failure_not_a_wrong_number(problem):
     w, x = problem
-    strict = Implicit(max_steps=2, accept=1e-6)
+    strict = Implicit("fixed_point", max_steps=2, accept=1e-6)
     assert np.isnan(jax.grad(loss, 1)(w, x, strict)).all()
 
 
