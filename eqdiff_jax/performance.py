@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from eqdiff_jax import motion
+from eqdiff_jax import cascade, motion
 from eqdiff_jax.composer import PROCESS, compose
 from eqdiff_jax.conditioning import LAYOUT, assemble
 from eqdiff_jax.conditioning.layout import BPM_RANGE, genre_vector
@@ -26,9 +26,10 @@ from eqdiff_jax.motion.windows import padded_trajectory, require_windows, window
 from eqdiff_jax.music import LEGAL, VOCABULARY, descriptors, draw, song_to_strudel, to_midi
 from eqdiff_jax.music.conductor import conduct, initial_state, instrument_activations
 from eqdiff_jax.music.grid import SHAPE
-from eqdiff_jax.types import MotionFrame, Params
+from eqdiff_jax.types import CascadeRow, MotionFrame, Params
 
 MODES = ("diffusion", "threshold")
+BUDGET = cascade.CascadeConfig(variant=False)  # of the report's bounds: a few seconds
 FILES = ("grids.npz", "grids.png", "report.json", "song.mid", "song.strudel.js")
 
 
@@ -127,8 +128,20 @@ def perform(params: Params, limbs: np.ndarray, edges: np.ndarray, settings: Sett
     return Performance(*(np.array(c, k) for c, k in zip(zip(*rows, strict=True), kinds, strict=True))), frames
 
 
-def report(performance: Performance, frames: MotionFrame, settings: Settings, source: str, seconds: float) -> dict:
-    """What happened, for people and scripts: settings, one row per window, totals, bounds, timing."""
+def bounds(params: Params, limbs: np.ndarray, performance: Performance, settings: Settings) -> tuple[CascadeRow, ...]:
+    """The Lipschitz cascade of this performance: its parameters, searched near its motion limbs [T, 27, 8].
+
+    In threshold mode no network plays, so its stages have no row.
+    """
+    if settings.mode == "threshold":
+        params = {"motion": params["motion"]}
+    return cascade.lipschitz_cascade(params, BUDGET, key=jax.random.key(settings.seed), limbs=limbs,
+                                     conditioning=performance.conditioning, tokens=performance.tokens)
+
+
+def report(performance: Performance, frames: MotionFrame, rows: tuple[CascadeRow, ...], settings: Settings, source: str,
+           timing: dict[str, float]) -> dict:
+    """What happened, for people and scripts: settings, one row per window, totals, bounds, timing in seconds."""
     tokens = performance.tokens
     windows = [{
         "confidence": round(float(performance.confidence[i]), 4), "steps": int(performance.steps[i]),
@@ -145,7 +158,8 @@ def report(performance: Performance, frames: MotionFrame, settings: Settings, so
         "equilibrium_error_bounds": {
             name: round(float(np.max(getattr(frames, name))), 6)
             for name in ("error_fast", "error_slow", "error_lim_rps")},
-        "timing": {"seconds": round(seconds, 3), "seconds_per_window": round(seconds / len(tokens), 3)},
+        "cascade": cascade.as_dicts(rows),
+        "timing": {name: round(seconds, 3) for name, seconds in timing.items()},
     }
 
 
@@ -181,7 +195,7 @@ class Output:
         (self.scratch / "song.strudel.js").write_text(song_to_strudel(performance.tokens, bpm=settings.bpm))
         to_midi(performance.tokens, bpm=settings.bpm).save(self.scratch / "song.mid")
         draw(performance.tokens, self.scratch / "grids.png")
-        (self.scratch / "report.json").write_text(json.dumps(summary, indent=1) + "\n")
+        (self.scratch / "report.json").write_text(json.dumps(summary, indent=1, allow_nan=False) + "\n")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             for path in sorted(self.scratch.iterdir()):
@@ -202,5 +216,9 @@ def run(source: str, load_params, settings: Settings, out: str | Path, *, quiet:
         params = load_params()
         started = time.perf_counter()
         performance, frames = perform(params, limbs, edges, settings, quiet=quiet)
-        summary = report(performance, frames, settings, source, time.perf_counter() - started)
+        played = time.perf_counter()
+        rows = bounds(params, limbs[:edges[-1]], performance, settings)
+        timing = {"seconds": played - started, "seconds_per_window": (played - started) / len(performance.tokens),
+                  "cascade_seconds": time.perf_counter() - played}
+        summary = report(performance, frames, rows, settings, source, timing)
         return output.write(performance, summary, settings)

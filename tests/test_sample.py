@@ -93,6 +93,12 @@ def test_report_and_picture(made):
     report = json.loads((made / "report.json").read_text())
     assert report["legal"] and report["within_budget"] and len(report["windows"]) == 3
     assert sum(report["histogram"].values()) == 3 * 384
+    rows = {row["stage"]: row for row in report["cascade"]}
+    assert len(rows) == 13 and {row["kind"] for row in rows.values()} == {"proved", "estimated", "range bound only"}
+    for row in rows.values():
+        assert all(np.isfinite(row[name]) for name in ("bound", "measured", "offset")) and row["method"]
+        assert row["measured"] <= row["bound"] * (1 + 1e-4) or row["stage"] == "limbs -> grid"
+    assert rows["conditioning -> grid"]["offset"] == 8 and rows["limbs -> grid"]["offset"] == 128
     assert (made / "grids.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
@@ -121,6 +127,8 @@ def test_threshold_mode_records_no_steps(weights, tmp_path):
     assert run(weights, tmp_path, "--num", "4", "--mode", "threshold", "--motion", "demo:groove") == 0
     grids = np.load(tmp_path / "grids.npz")
     assert not grids["steps"].any() and not grids["temperature"].any() and (grids["tokens"] != 0).any()
+    stages = [row["stage"] for row in json.loads((tmp_path / "report.json").read_text())["cascade"]]
+    assert "limbs -> z, real time" in stages and not any("grid" in stage or "embedding" in stage for stage in stages)
 
 
 def test_still_body_has_no_nan(weights, tmp_path):

@@ -7,7 +7,7 @@
 Every matrix is a fixed gain times a matrix of spectral norm 1 (contraction/lipschitz.py), so the
 gains of `gains()` bound the Jacobian blocks for every parameter value (tanh is 1-Lipschitz), and
 both row sums stay at 0.9: the coupled map contracts in the max norm of the product space.
-The statement is about a frozen limb frame; a moving one is tracked.
+The statement is about a frozen limb frame; a moving one is tracked (certify.py says how far).
 """
 
 from collections.abc import Callable
@@ -18,8 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from eqdiff_jax.contraction.lipschitz import cayley
+from eqdiff_jax.contraction.norms import max_norm, spectral_norm
+from eqdiff_jax.contraction.rounding import gamma, roundoff
 from eqdiff_jax.motion.skeleton import REST
-from eqdiff_jax.types import Array
+from eqdiff_jax.types import Array, Certificate, Kind
 
 LIMBS, FEATURES = 27, 8
 FAST, SLOW = 128, 32
@@ -33,6 +35,9 @@ SLOW_TO_FAST = 0.3  # |0.3 P|
 SLOW_GAIN = 0.4  # |U|
 FAST_TO_SLOW = 0.5  # |0.5 W W_out|
 BLEND = (0.7, 0.3)
+# Gains are multiplied in this much short of themselves. Rounding gain and products to float32 adds at most
+# u (1 + | |Q| |) <= u (1 + sqrt(128)) < 13 u to the norm, u = 2^-24, and this takes 16 u away.
+SHORT = 1.0 - 2.0**-20
 
 # Largest believable value per feature: position 3 body heights, velocity 30 body heights/s,
 # angular speed 60 rad/s, confidence 1. Beyond it a value is clipped.
@@ -40,6 +45,8 @@ LIMITS = np.array([3, 3, 3, 30, 30, 30, 60, 1], np.float32)
 # One unit of network input: 0.5 body heights, 2 body heights/s, 10 rad/s, confidence 4.
 SCALES = np.array([0.5, 0.5, 0.5, 2, 2, 2, 10, 4], np.float32)
 _REST = np.concatenate([REST, np.zeros((LIMBS, FEATURES - 3))], axis=1).astype(np.float32)
+# |l| never exceeds this, [216]: bounded limbs less the rest pose, over SCALES; the confidence slot has no rest value.
+FEATURE_LIMITS = ((np.append(LIMITS[:7], 1.0) + np.abs(_REST)) / SCALES).astype(np.float64).reshape(-1)
 
 
 class DellParams(NamedTuple):
@@ -114,14 +121,15 @@ def init_params(key: Array) -> DellParams:
 
 
 def weights(params: DellParams) -> DellWeights:
-    """Constrained matrices of `params`; costs two 128 x 128 solves, so keep it out of loops."""
+    """Constrained matrices of `params`, within their gains in float32 too; costs two 128 x 128 solves, so keep it
+    out of loops."""
     return DellWeights(
-        w_in=INPUT_GAIN * cayley(params.w_in).T,
-        w_rec=RECURRENT_GAIN * cayley(params.w_rec),
+        w_in=SHORT * INPUT_GAIN * cayley(params.w_in).T,
+        w_rec=SHORT * RECURRENT_GAIN * cayley(params.w_rec),
         w_out=cayley(params.w_out).T,
-        lift=SLOW_TO_FAST * cayley(params.lift),
-        w_slow=FAST_TO_SLOW * cayley(params.w_slow),
-        u_slow=SLOW_GAIN * cayley(params.u_slow),
+        lift=SHORT * SLOW_TO_FAST * cayley(params.lift),
+        w_slow=SHORT * FAST_TO_SLOW * cayley(params.w_slow),
+        u_slow=SHORT * SLOW_GAIN * cayley(params.u_slow),
         bias=params.bias,
         bias_slow=params.bias_slow,
     )
@@ -207,3 +215,132 @@ def _slow_update(weights: DellWeights, state: DellState) -> DellState:
         y=y, y_from=state.y, error_slow=error,
         x_sum=jnp.zeros_like(state.x_sum), frames=jnp.zeros_like(state.frames),
     )  # fmt: skip
+
+
+class Gains(NamedTuple):
+    """Lipschitz constants from the input l to h, x_fast, y and z_raw; inf where nothing is certified."""
+
+    h: float
+    x: float
+    y: float
+    z_raw: float
+
+
+class Rounding(NamedTuple):
+    """What float32 may add to one evaluation, Euclidean norms: |computed - exact| for the same arguments."""
+
+    features: float  # l
+    fast: float  # F1
+    frozen: float  # F1 beside the exact map with the computed drive W_in l + 0.3 P y + b
+    slow: float  # F2, the mean of 24 frames included
+    glide: float  # y_slow
+    output: float  # W_out h
+    blend: float  # z_raw
+
+
+NOMINAL = {"w_in": INPUT_GAIN, "w_rec": RECURRENT_GAIN, "w_out": 1.0, "lift": SLOW_TO_FAST, "w_slow": FAST_TO_SLOW,
+           "u_slow": SLOW_GAIN}  # matrix -> the norm that `weights` never exceeds
+TANH_ULPS = 8  # XLA's tanh is taken to err by no more units in the last place
+ASSUMPTIONS = ("products in full float32, in any order of summation (no TF32, no bfloat16)",
+               f"tanh errs by at most {TANH_ULPS} units in the last place")
+
+
+def norms(weights: DellWeights) -> dict[str, float]:
+    """Spectral norms of the six matrices, from above (float64 SVD)."""
+    return {name: spectral_norm(getattr(weights, name)) for name in NOMINAL}
+
+
+def violations(weights: DellWeights) -> tuple[str, ...]:
+    """The matrices whose norm exceeds their gain, one phrase each; () for whatever `weights` made."""
+    return tuple(f"{name} has norm {value:.6g}, above its gain {NOMINAL[name]:g}"
+                 for name, value in norms(weights).items() if value > NOMINAL[name])
+
+
+def small_gain(weights: DellWeights, input_norm: float | None = None) -> Gains:
+    """Bounds |dh|, |dx|, |dy|, |dz_raw| per |dl|, by the small-gain theorem.
+
+        |dh| <= |W_rec| |dh| + |W_in| |dl| + |0.3 P| |dy|      |dx| <= |W_out| |dh|
+        |dy| <= |U| |dy| + |0.5 W| |dx|                        |dz_raw| <= 0.7 |dx| + 0.3 |dy|
+
+    Two readings, one system: at the joint equilibrium of a frozen frame (all of one frame), and along two runs of
+    `step` from one state, with |d.| the largest value over time: each of the 4 (or 6) warm-started iterations keeps
+    |dh| below the solution if it was below before, y_slow is a convex combination of slow iterates, xbar a mean.
+    `input_norm` takes the place of |W_in|, for inputs l = D m seen as a function of m.
+    """
+    w = norms(weights)
+    rec, slow = 1.0 - w["w_rec"], 1.0 - w["u_slow"]
+    if violations(weights) or rec <= 0 or slow <= 0:
+        return Gains(*[float("inf")] * 4)
+    to_y = w["w_slow"] * w["w_out"] / slow
+    room = rec - w["lift"] * to_y
+    h = (w["w_in"] if input_norm is None else input_norm) / room if room > 0 else float("inf")
+    return Gains(h, w["w_out"] * h, to_y * h, (BLEND[0] * w["w_out"] + BLEND[1] * to_y) * h)
+
+
+def rounding(weights: DellWeights) -> Rounding:
+    """Float32 errors of one evaluation anywhere within FEATURE_LIMITS, |h|, |y| <= 1 elementwise.
+
+    Standard model: a sum of n products errs by gamma_n |W| |x|, and tanh does not enlarge what it is given.
+    """
+    w = DellWeights(*(np.abs(np.asarray(m, np.float64)) for m in weights))
+    norm = np.linalg.norm
+
+    def g(k: int) -> float:
+        return gamma(k, np.float32)
+
+    recurrent = w.w_rec.sum(axis=1)
+    drive = w.w_in @ FEATURE_LIMITS + w.lift.sum(axis=1) + w.bias
+    x = np.minimum(w.w_out.sum(axis=1), norm(w.w_out, axis=1) * FAST**0.5)
+    squash = 2 * TANH_ULPS * roundoff(np.float32)  # one unit in the last place of values up to 1 is 2 u
+    slow = g(SLOW + 3) * (w.w_slow @ x + w.u_slow.sum(axis=1) + w.bias_slow)
+    return Rounding(
+        features=float(norm(g(4) * FEATURE_LIMITS)),
+        fast=float(norm(g(LIMBS * FEATURES + 4) * (recurrent + drive) + squash)),
+        frozen=float(norm(g(FAST + 2) * recurrent + g(2) * drive + squash)),
+        slow=float(norm(slow + squash) + norm(w.w_slow, 2) * norm(g(SLOW_PERIOD + 2) * x)),
+        glide=g(5) * 2 * SLOW**0.5,
+        output=float(norm(g(FAST) * x)),
+        blend=float(norm(g(4) * (BLEND[0] * x + BLEND[1]))),
+    )
+
+
+def certificates(weights: DellWeights) -> dict[str, Certificate]:
+    """Certificates of the maps inside DELL, for these weights, on limbs within LIMITS.
+
+    `fast` h -> F1 and `slow` y -> F2 at frozen other arguments, `fast_from_slow` y -> F1, `slow_from_fast` h -> F2,
+    `coupled` (h, y) -> (F1, F2) in the max norm of the product space, `input` l -> z_raw at the joint equilibrium.
+    An iterate moves its equilibrium by no more than rounding / (1 - bound). Matrices beyond their gain (never made by
+    `weights`) leave only the range of tanh: bound inf, and the method names them.
+    """
+    w, e, broken = norms(weights), rounding(weights), violations(weights)
+    to_slow = w["w_slow"] * w["w_out"]
+    rows = [[w["w_rec"], w["lift"]], [to_slow, w["u_slow"]]]
+    bounds = {
+        "fast": (w["w_rec"], 2 * e.frozen, "|W_rec|, tanh is 1-Lipschitz"),
+        "slow": (w["u_slow"], 2 * e.slow, "|U|, tanh is 1-Lipschitz"),
+        "fast_from_slow": (w["lift"], 2 * e.fast, "|0.3 P|"),
+        "slow_from_fast": (to_slow, 2 * (e.slow + w["w_slow"] * e.output), "|0.5 W| |W_out|"),
+        "coupled": (max_norm(rows), 2 * max(e.fast, e.slow + w["w_slow"] * e.output), "largest row sum of the gains"),
+        "input": (small_gain(weights).z_raw, 2 * accumulated(weights).z_raw, "small gain at the joint equilibrium"),
+    }
+    if broken:
+        why = "not certified: " + "; ".join(broken)
+        return {name: Certificate(float("inf"), Kind.RANGE, why, ASSUMPTIONS) for name in bounds}
+    return {name: Certificate(bound, Kind.PROVED, method, ASSUMPTIONS, error)
+            for name, (bound, error, method) in bounds.items()}
+
+
+def accumulated(weights: DellWeights) -> Gains:
+    """Distance between `step` in float32 and in exact arithmetic, from one state on the same limbs, at any time.
+
+    The errors of `rounding` are sources in the system of `small_gain`; field names say where they are read.
+    """
+    w, e = norms(weights), rounding(weights)
+    if violations(weights):
+        return Gains(*[float("inf")] * 4)
+    slow = (e.slow + w["w_slow"] * e.output) / (1.0 - w["u_slow"])
+    to_y = w["w_slow"] * w["w_out"] / (1.0 - w["u_slow"])
+    source = e.fast + w["w_in"] * e.features + w["lift"] * (slow + e.glide)
+    h = source / (1.0 - w["w_rec"] - w["lift"] * to_y)
+    x, y = w["w_out"] * h + e.output, slow + to_y * h + e.glide
+    return Gains(h, x, y, BLEND[0] * x + BLEND[1] * y + e.blend)

@@ -125,9 +125,9 @@ def test_a_singular_backward_system_reports_itself(adjoint):
     assert np.isnan(bad).all()
     gradient = jax.grad(lambda x: jnp.sum(fixed_point(f, jnp.zeros(2), x, adjoint=adjoint).value))(jnp.ones(2))
     assert np.isnan(gradient).all()  # visible, never zero
-    (good,), info = pull(jnp.array([0.0, 1.0]))  # a consistent right-hand side
-    assert info.converged
-    np.testing.assert_allclose(good, [0.0, 2.0], atol=1e-6)
+    (good,), info = pull(jnp.array([0.0, 1.0]))  # a consistent right-hand side: iterations find a solution, LU cannot
+    assert info.converged == (adjoint.linear != "dense")
+    np.testing.assert_allclose(good, [0.0, 2.0] if info.converged else np.nan, atol=1e-6)
 
 
 def test_pullback_returns_the_residual_and_the_same_gradient(problem):

@@ -27,14 +27,71 @@ def sine(hertz, frames=300, amplitude=0.5):
 def test_proximal_step_contracts_for_every_parameter(scale):
     cross = np.random.default_rng(0).uniform(-1, 1, (96, 96)) * scale
     operator = np.asarray(lim_rps.weights(lim_rps.LimParams(np.float32(cross))), np.float64)
-    assert np.linalg.norm(operator, 2) <= 1 + 1e-5
+    assert np.linalg.norm(operator, 2) <= 1
     step = (np.eye(96) - lim_rps.GAMMA * operator) / (1 + lim_rps.TAU)
-    assert np.linalg.norm(step, 2) <= lim_rps.contraction_factor() * (1 + 1e-5) < 1
+    found = lim_rps.certificates(operator)
+    assert np.linalg.norm(step, 2) <= found["step"].bound <= lim_rps.contraction_factor() < 1
+    assert found["step"].contraction
+    assert found["solution"].bound <= lim_rps.TAU / (lim_rps.TAU - lim_rps.GAMMA)
 
 
 def test_without_the_proximal_map_it_can_expand():
     step = np.eye(96) - lim_rps.GAMMA * -np.eye(96)
     np.testing.assert_allclose(np.linalg.norm(step, 2), 1 + lim_rps.GAMMA)
+
+
+@pytest.mark.parametrize("monotone", [-1.0, -0.5, 0.0, 0.3, 0.9])
+def test_strong_monotonicity_tightens_the_factor(monotone):
+    """B = mu I + sqrt(1 - mu^2) J with a rotation J has norm 1 and modulus mu, and attains the factor."""
+    turn = np.kron(np.eye(48), [[0, -1], [1, 0]])
+    operator = monotone * np.eye(96) + (1 - monotone**2) ** 0.5 * turn
+    step = (np.eye(96) - lim_rps.GAMMA * operator) / (1 + lim_rps.TAU)
+    factor = lim_rps.contraction_factor(monotone=monotone)
+    np.testing.assert_allclose(np.linalg.norm(step, 2), factor, rtol=1e-12)
+    assert factor <= lim_rps.contraction_factor()
+
+
+def test_strong_monotonicity_certifies_beyond_tau():
+    assert lim_rps.contraction_factor(0.5, 0.2, monotone=0.5) < 1
+    with pytest.raises(InputError, match="gamma < tau"):
+        lim_rps.contraction_factor(0.5, 0.2)
+    with pytest.raises(InputError, match="monotonicity"):
+        lim_rps.contraction_factor(monotone=1.5)
+
+
+def test_an_operator_beyond_norm_one_is_not_certified():
+    for certificate in lim_rps.certificates(1.2 * np.eye(96)).values():
+        assert not certificate.contraction and "norm 1.2" in certificate.method
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_solution_constant_is_attained(seed):
+    cross = np.random.default_rng(seed).normal(size=(96, 96))
+    operator = np.float64(lim_rps.weights(lim_rps.LimParams(np.float32(cross))))
+    solve = lim_rps.TAU * np.linalg.inv(lim_rps.TAU * np.eye(96) + lim_rps.GAMMA * operator)
+    a, s = solve[:, 0] * 0 + np.linalg.svd(solve)[2][0], np.zeros(96)
+    for _ in range(400):
+        s = lim_rps.proximal_step(operator, s, a)
+    found = lim_rps.certificates(operator)
+    np.testing.assert_allclose(np.linalg.norm(s), found["solution"].bound, rtol=1e-9)
+    rest = np.concatenate([a[:32], np.zeros(64)])
+    assert np.linalg.norm((solve @ rest)[:32]) <= found["latent"].bound * np.linalg.norm(rest)
+
+
+@pytest.mark.parametrize(("gamma", "tau"), [(0.1, 0.25), (0.2, 0.22)])
+def test_error_bound_is_sharp_and_never_short(gamma, tau):
+    """For any 1-Lipschitz linear B, the worst ones included: between the distance and 1.3 times it (at b = 0.4)."""
+    rng = np.random.default_rng(3)
+    turn = np.linalg.qr(rng.normal(size=(96, 96)))[0]
+    for operator in (turn, -np.eye(96), np.eye(96), 0 * turn, np.eye(96, k=32)):
+        for _ in range(5):
+            s, a = rng.normal(size=(2, 96))
+            exact = np.linalg.solve(tau * np.eye(96) + gamma * operator, tau * a)
+            distance = np.linalg.norm(s - exact)
+            bound = float(lim_rps.error_bound(jnp.float32(operator), jnp.float32(s), jnp.float32(a), gamma, tau))
+            assert distance <= bound * (1 + 1e-5)
+            if gamma / tau <= 0.4:
+                assert bound <= 1.3 * distance
 
 
 @pytest.mark.parametrize(("gamma", "tau"), [(0.2, 0.2), (0.3, 0.2), (-0.1, 0.2)])
