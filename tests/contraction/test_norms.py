@@ -1,0 +1,116 @@
+"""Upper bounds lie above, lower estimates below, by as much as they say."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from eqdiff_jax import contraction
+from eqdiff_jax.contraction.rounding import gamma, residual_bound, roundoff
+from eqdiff_jax.errors import InputError
+
+
+def exact(matrix):
+    return np.linalg.svd(np.asarray(matrix, np.float64), compute_uv=False)[0]
+
+
+def orthogonal(n, m, seed=0):
+    return np.linalg.qr(np.random.default_rng(seed).normal(size=(n, m)))[0]
+
+
+@pytest.mark.parametrize("scale", [1e-18, 1e-3, 1.0, 1e12])
+@pytest.mark.parametrize("shape", [(1, 1), (7, 30), (30, 7), (96, 96)])
+def test_upper_bounds_in_float32_are_never_below(shape, scale):
+    matrix = np.float32(scale * np.random.default_rng(1).normal(size=shape))
+    sigma = exact(matrix)
+    assert sigma <= float(jax.jit(contraction.schatten)(matrix)) <= 1.1 * sigma
+    assert sigma <= float(jax.jit(contraction.gram_bound)(matrix)) <= sigma * (1 + 1e-5) * min(shape) ** 0.5
+    assert sigma <= contraction.spectral_norm(matrix) <= sigma * (1 + 1e-12)
+    assert float(contraction.power_iteration(jnp.asarray(matrix))) <= sigma * (1 + 1e-5)
+
+
+def test_bounds_of_matrices_whose_norm_is_known():
+    ones = np.ones((9, 4), np.float32)  # norm 6: rank one, where every Gram bound is exact
+    for bound in (contraction.schatten(ones), contraction.gram_bound(ones), contraction.spectral_norm(ones)):
+        assert 6 <= float(bound) <= 6.001
+    assert contraction.spectral_norm(np.zeros((3, 2))) == 0.0
+    assert 0 <= float(contraction.schatten(np.zeros((3, 2), np.float32))) < 1e-30
+    assert contraction.spectral_norm([[3.0, 4.0]]) == pytest.approx(5.0, rel=1e-12)
+    assert contraction.spectral_norm([[1e200]]) >= 1e200
+
+
+def test_isometry_bound_is_tight_for_orthonormal_columns():
+    matrix = np.float32(orthogonal(128, 64))
+    assert exact(matrix) <= float(contraction.isometry_bound(matrix)) <= 1 + 2e-5
+    stretched = np.float32(matrix * 3)  # beyond what the exact grid covers
+    assert float(contraction.isometry_bound(stretched)) >= 3
+
+
+def test_residual_bound_sees_a_defect_below_the_rounding_of_the_product():
+    left = np.float32(orthogonal(256, 256))
+    with jax.enable_x64(True):
+        defect = float(np.linalg.norm(np.eye(256) - left.astype(np.float64).T @ left.astype(np.float64)))
+    bound = float(residual_bound(jnp.eye(256), left.T, left))
+    assert defect <= bound <= defect + 2e-5
+    assert gamma(256, np.float32) * 256 > 3e-3  # what the product in float32 would have had to allow
+
+
+def test_rounding_model():
+    assert roundoff(np.float32) == 2.0**-24
+    assert roundoff(np.float64) == 2.0**-53
+    assert gamma(2**24, np.float32) == np.inf
+
+
+def test_power_iteration_of_a_map_and_from_below():
+    matrix = np.float32(np.diag([2.0, 1.0, 0.5]))
+    value = contraction.power_iteration(lambda z: {"a": 2 * z["a"], "b": z["b"]}, {"a": jnp.ones(2), "b": jnp.ones(3)})
+    assert float(value) == pytest.approx(2.0, rel=1e-6)
+    few = contraction.power_iteration(jnp.asarray(matrix), steps=1)
+    assert float(few) < 2.0
+    with pytest.raises(InputError, match="like="):
+        contraction.power_iteration(lambda z: z)
+
+
+def test_product_space_norms():
+    gains = [[0.6, 0.3], [0.5, 0.4]]
+    assert contraction.max_norm(gains) == pytest.approx(0.9)
+    assert contraction.max_norm(gains, [1.0, 2.0]) == pytest.approx(1.2)  # (0.6 + 0.6, 0.25 + 0.4)
+    root, weights = contraction.perron([[0.5, 0.9], [0.1, 0.5]])
+    assert root == pytest.approx(0.8)  # 0.5 + sqrt(0.09), although a row sums to 1.4
+    np.testing.assert_allclose(weights, [1, 1 / 3], rtol=1e-6)
+    assert contraction.max_norm([[0.5, 0.9], [0.1, 0.5]], weights) == pytest.approx(0.8)
+    one_way, weights = contraction.perron([[0.5, 10.0], [0.0, 0.4]])
+    assert one_way == pytest.approx(0.5)
+    assert (weights > 0).all()
+    blocks = contraction.block_norms(np.diag([1.0, 2.0, 3.0]), (1, 2))
+    np.testing.assert_allclose(blocks, [[1, 0], [0, 3]], rtol=1e-12)
+
+
+def test_block_gains_bound_the_product_norm():
+    rng = np.random.default_rng(0)
+    matrix = rng.normal(size=(8, 8))
+    factor = contraction.max_norm(contraction.block_norms(matrix, (5, 3)))
+    for _ in range(50):
+        x = rng.normal(size=8)
+        norm = max(np.linalg.norm(x[:5]), np.linalg.norm(x[5:]))
+        y = matrix @ x
+        assert max(np.linalg.norm(y[:5]), np.linalg.norm(y[5:])) <= factor * norm
+
+
+@pytest.mark.parametrize("matrix", [np.ones(3), [[np.nan, 1]], [[np.inf]], np.zeros((0, 3))])
+def test_no_matrix_is_refused(matrix):
+    with pytest.raises(InputError):
+        contraction.spectral_norm(matrix)
+
+
+@pytest.mark.parametrize("gains", [[[1.0, -0.1], [0.0, 1.0]], [[1.0, 2.0]]])
+def test_gains_that_are_none_are_refused(gains):
+    with pytest.raises(InputError, match="gains"):
+        contraction.perron(gains)
+
+
+def test_blocks_and_weights_must_fit():
+    with pytest.raises(InputError, match="sizes"):
+        contraction.block_norms(np.eye(3), (1, 1))
+    with pytest.raises(InputError, match="positive"):
+        contraction.max_norm(np.eye(2), [1.0, 0.0])
