@@ -39,7 +39,7 @@ class Anderson(NamedTuple):
     rejection per doubling, log2 of that. Reference: Walker and Ni 2011, doi:10.1137/10078356X, section 2.
     """
 
-    window: int = 8
+    window: int = 12
     ridge: float = 0.0
     decrease: float = 0.999
 
@@ -86,27 +86,12 @@ class Anderson(NamedTuple):
 def mixing_weights(gram: Array, used: Array, ridge: float) -> Array:
     """a [m], up to its sum, with (H + r tr(H) I) a' = d, a = d a', H = D gram D of unit diagonal, d its scaling.
 
-    gram [m, m] of the residuals; used bool [m], the others get weight 0. L D L^T written out on scalars: H plus its
-    ridge is positive definite, and over a batch each scalar is a vector, which beats a batch of LAPACK calls fourfold.
+    gram [m, m] of the residuals; used bool [m], the others get weight 0. NaN where rounding has made the matrix
+    indefinite.
     """
-    size, info = gram.shape[0], jnp.finfo(gram.dtype)
+    info = jnp.finfo(gram.dtype)
     lift = (ridge or max(1e-10, 4 * float(info.eps))) * jnp.sum(used).astype(gram.dtype)
-    scale = [jnp.where(used[i], jax.lax.rsqrt(jnp.maximum(gram[i, i], info.tiny)), 0.0) for i in range(size)]
-    h = {(i, j): gram[i, j] * (scale[i] * scale[j]) for i in range(size) for j in range(i)}
-    for i in range(size):
-        h[i, i] = jnp.where(used[i], gram[i, i] * scale[i] ** 2 + lift, 1.0)
-    y = list(scale)
-    for j in range(size):
-        inverse = 1.0 / h[j, j]
-        for i in range(j + 1, size):
-            factor = h[i, j] * inverse
-            y[i] = y[i] - factor * y[j]
-            for k in range(j + 1, i + 1):
-                h[i, k] = h[i, k] - factor * h[k, j]
-        y[j] = y[j] * inverse
-        for i in range(j + 1, size):
-            h[i, j] = h[i, j] * inverse
-    for i in reversed(range(size)):
-        for k in range(i + 1, size):
-            y[i] = y[i] - h[k, i] * y[k]
-    return jnp.stack([a * b for a, b in zip(y, scale, strict=True)])
+    scale = jnp.where(used, jax.lax.rsqrt(jnp.maximum(jnp.diagonal(gram), info.tiny)), 0.0)
+    scaled = gram * scale[:, None] * scale + jnp.diag(jnp.where(used, lift, 1.0))
+    lower = jnp.linalg.cholesky(scaled, symmetrize_input=False)
+    return jax.scipy.linalg.cho_solve((lower, True), scale) * scale
