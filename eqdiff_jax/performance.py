@@ -136,7 +136,8 @@ def bounds(params: Params, limbs: np.ndarray, performance: Performance, settings
     if settings.mode == "threshold":
         params = {"motion": params["motion"]}
     return cascade.lipschitz_cascade(params, BUDGET, key=jax.random.key(settings.seed), limbs=limbs,
-                                     conditioning=performance.conditioning, tokens=performance.tokens)
+                                     conditioning=performance.conditioning, tokens=performance.tokens,
+                                     bpm=settings.bpm)
 
 
 def report(performance: Performance, frames: MotionFrame, rows: tuple[CascadeRow, ...], settings: Settings, source: str,

@@ -11,7 +11,7 @@ The statement is about a frozen limb frame; a moving one is tracked (certify.py 
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -282,7 +282,7 @@ def rounding(weights: DellWeights) -> Rounding:
 
     Standard model: a sum of n products errs by gamma_n |W| |x|, and tanh does not enlarge what it is given.
     """
-    w = DellWeights(*(np.abs(np.asarray(m, np.float64)) for m in weights))
+    w: Any = DellWeights(*(np.abs(np.asarray(m, np.float64)) for m in weights))  # type: ignore[arg-type]  # NumPy
     norm = np.linalg.norm
 
     def g(k: int) -> float:

@@ -161,13 +161,14 @@ def predict(z: Array, velocity: Array, horizon: float = HORIZON) -> Array:
     return z + horizon * velocity
 
 
-def certificates(operator: Array, gamma: float = GAMMA, tau: float = TAU, radius: float = 10.0) -> dict[str, Certificate]:
+def certificates(operator: Array, gamma: float = GAMMA, tau: float = TAU, radius: float = 10.0
+                 ) -> dict[str, Certificate]:
     """Certificates for the linear B [96, 96]: `step` s -> T(s), `solution` a -> s*, `latent` z_raw -> z* at rest.
 
     Each is the singular value of a float64 matrix; `step` is at most (1 + gamma)/(1 + tau), `solution` at most
-    tau/(tau - gamma). `latent`: the measured rates are 0, so z* = tau (tau I + gamma B_11)^-1 z_raw for the block upper triangular B.
-    Float32 errors hold for |s|, |a| <= radius, and an iterate's is at most rounding / (1 - bound) of `step`.
-    A |B| > 1 (never made by `weights`) is not certified: bound inf, and the method gives the norm.
+    tau/(tau - gamma). `latent`: the measured rates are 0, so z* = tau (tau I + gamma B_11)^-1 z_raw, B being block
+    upper triangular. Float32 errors hold for |s|, |a| <= radius, and an iterate's is at most rounding / (1 - bound) of
+    `step`. A |B| > 1 (never made by `weights`) is not certified: bound inf, and the method gives the norm.
     """
     b, size = np.asarray(operator, np.float64), spectral_norm(operator)
     eye = np.eye(len(b))
@@ -183,7 +184,7 @@ def certificates(operator: Array, gamma: float = GAMMA, tau: float = TAU, radius
     found = {
         "step": (step_norm, 2 * local, "|I - gamma B| / (1 + tau), exact for the linear B"),
         "solution": (spectral_norm(solution), settled, "|tau (tau I + gamma B)^-1|, exact for the linear B"),
-        "latent": (spectral_norm(solution[:LATENT, :LATENT]), settled, "first block of tau (tau I + gamma B)^-1, exact"),
+        "latent": (spectral_norm(solution[:LATENT, :LATENT]), settled, "tau (tau I + gamma B)^-1, first block"),
     }
     return {name: Certificate(bound, Kind.PROVED, method, assumptions, error)
             for name, (bound, error, method) in found.items()}
