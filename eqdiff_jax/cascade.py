@@ -250,13 +250,19 @@ def markdown(rows: Iterable[CascadeRow]) -> str:
     lines = ["| stage | bound | offset | measured | slack | kind | method |", "|---|---|---|---|---|---|---|"]
     for row in rows:
         slack = f"{row.bound / row.measured:.3g}" if row.measured > 0 and row.kind == Kind.PROVED else ""
+        method = row.method.replace("|", r"\|")
         lines.append(f"| {row.stage} | {row.bound:.4g} | {row.offset:.3g} | {row.measured:.4g} | {slack} "
-                     f"| {row.kind} | {row.method} |")
+                     f"| {row.kind} | {method} |")
     return "\n".join(lines) + "\n"
 
 
 def draw(rows: Iterable[CascadeRow], path: str | Path) -> None:
-    """A PNG of the table: bound (bar) beside the worst found (dot) per stage, log axis, coloured by kind."""
+    """A PNG of the table, see `picture`."""
+    picture(rows).savefig(path, dpi=110, metadata={"Software": None})
+
+
+def picture(rows: Iterable[CascadeRow]) -> Figure:
+    """Bound (bar) beside the worst found (dot) per stage, log axis, coloured by kind."""
     rows = [row for row in rows if row.bound > 0]
     colours = {Kind.PROVED: "#2a7f62", Kind.ESTIMATED: "#c77d1e", Kind.RANGE: "#7a6fb0"}
     figure = Figure(figsize=(10, 0.5 * len(rows) + 1.4), layout="constrained")
@@ -273,4 +279,4 @@ def draw(rows: Iterable[CascadeRow], path: str | Path) -> None:
              yticklabels=[row.stage for row in rows])
     axes.invert_yaxis()
     axes.legend(loc="lower right", fontsize=8)
-    figure.savefig(path, dpi=110, metadata={"Software": None})
+    return figure

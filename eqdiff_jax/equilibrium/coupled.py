@@ -41,7 +41,7 @@ def coupled_fixed_point(maps: Sequence[Callable], blocks: Sequence[Any], *args: 
     """The tuple of blocks with z_i = maps[i]((z_1, ..., z_m), *args), from the start `blocks`.
 
     knobs are fixed_point's: solver, adjoint, tolerances. `steps` counts sweeps, each of which evaluates every map
-    once. Differentiable in args like fixed_point; the derivative does not depend on the sweep.
+    once. Differentiable in args like fixed_point; the implicit derivative does not depend on the sweep.
 
     Raises: InputError for an unknown sweep, or another number of maps than blocks.
     """

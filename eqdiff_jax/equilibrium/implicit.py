@@ -13,7 +13,7 @@ import numpy as np
 
 from eqdiff_jax.equilibrium import loop
 from eqdiff_jax.equilibrium.anderson import Anderson
-from eqdiff_jax.types import Array, LinearInfo, Map, Solution, Solver
+from eqdiff_jax.types import Array, LinearInfo, Map, Solution, Solver, Status
 
 LINEAR = ("auto", "fixed_point", "gmres", "bicgstab", "dense")
 DENSE = 128  # unknowns up to which "auto" forms I - J and factors it: cheaper there than iterating
@@ -25,7 +25,9 @@ class Implicit(NamedTuple):
     The system is solved by `linear`. Without forming J: fixed_point iterates u <- J u + b (or its transpose) with
     `solver`, gmres and bicgstab are jax.scipy's. dense forms J by n products and factors I - J; auto is dense up to
     DENSE unknowns and fixed_point beyond. The relative residual |b - (I - J)u|/|b| is recomputed from the
-    answer; above `accept` the derivative is NaN, never silently zero or wrong. `pullback` returns it as a number.
+    answer; above `accept` the derivative is NaN, never silently zero or wrong, and so it is where the forward solve
+    diverged or was not finite. `pullback` returns the residual as a number; it also serves an f that has only a
+    custom_vjp, since it needs no forward mode of f.
 
     rtol: relative tolerance of the system; 0 takes 1e-6 in float32, 1e-12 in float64. max_steps: products with J.
     Reference: Bai, Kolter and Koltun 2019, arXiv:1909.01377, theorem 1.
@@ -58,7 +60,8 @@ class Implicit(NamedTuple):
                 return solve_linear(self, matvec, b)[0]
 
             z_dot = jax.lax.custom_linear_solve(lambda u: u - push(u), b, guarded, guarded)
-            return solution, jax.tree.map(_zero, solution)._replace(value=z_dot)
+            astray = (solution.status == Status.DIVERGED) | (solution.status == Status.NOT_FINITE)
+            return solution, jax.tree.map(_zero, solution)._replace(value=jnp.where(astray, jnp.nan, z_dot))
 
         return solve(z0, args, tolerances)
 
@@ -76,7 +79,7 @@ class Phantom(NamedTuple):
                tolerances: tuple[Array, Array]) -> Solution:
         """See the module; the value stays z*, the derivative is the iterations'."""
         del unroll
-        solution = jax.lax.stop_gradient(run(f, *jax.lax.stop_gradient((z0, args)), tolerances))
+        solution = jax.lax.stop_gradient(run(f, *jax.lax.stop_gradient((z0, args, tolerances))))
         z = solution.value
         for _ in range(self.steps):
             z = (1.0 - self.damping) * z + self.damping * f(z, *args)
@@ -100,6 +103,9 @@ def solve_linear(adjoint: Implicit, matvec: Map, b: Array) -> tuple[Array, Linea
     """u with matvec(u) = b [n], NaN where it was not found, and how it went. matvec(u) = u - J u or its transpose."""
     eps = float(jnp.finfo(b.dtype).eps)
     rtol = adjoint.rtol or (1e-12 if eps < 1e-10 else 1e-6)
+    # Cotangents can be tiny: solved at size 1, or their squares would underflow and the system look solved.
+    peak = jnp.max(jnp.abs(b), initial=0.0)
+    unit, b = jnp.where(peak > 0, peak, 1.0), b / jnp.where(peak > 0, peak, 1.0)
     size = jnp.linalg.norm(b)
     linear = adjoint.linear if adjoint.linear != "auto" else "dense" if b.size <= DENSE else "fixed_point"
     if linear == "dense":
@@ -114,8 +120,9 @@ def solve_linear(adjoint: Implicit, matvec: Map, b: Array) -> tuple[Array, Linea
         rounds = adjoint.max_steps // 20 + 1 if linear == "gmres" else adjoint.max_steps // 2
         u = method(matvec, b, tol=rtol, atol=0.0, maxiter=rounds, **extra)[0]
     residual = jnp.linalg.norm(b - matvec(u)) / jnp.where(size > 0, size, 1.0)
+    residual = jnp.where(size > 0, residual, 0.0)
     converged = residual <= adjoint.accept  # False for NaN
-    return jnp.where(converged, u, jnp.nan), LinearInfo(residual, converged)
+    return jnp.where(converged, jnp.where(size > 0, unit * u, 0.0), jnp.nan), LinearInfo(residual, converged)
 
 
 def _zero(x: Array):

@@ -38,7 +38,7 @@ def fixed_point(f: Callable, z0: Any, *args: Any, solver: Solver = DEFAULT_SOLVE
     """z* with z* = f(z*, *args), found from z0; stops when |f(z) - z| <= atol + rtol |f(z)|.
 
     Args:
-      f: f(z, *args) -> z, z a pytree of floating arrays of one dtype; may close over traced values.
+      f: f(z, *args) -> z, z a pytree of float32 or of float64 arrays; may close over traced values.
       z0: start, like z. Norms are Euclidean over the whole pytree: use vmap for a batch of separate problems, each
         of which then stops by itself.
       args: anything; the result is differentiable in them and in what f closes over, as `adjoint` says.
@@ -48,7 +48,7 @@ def fixed_point(f: Callable, z0: Any, *args: Any, solver: Solver = DEFAULT_SOLVE
     Returns:
       Solution: `value` the iterate of least residual, `steps` the number of evaluations of f, `status` a Status.
     Raises:
-      InputError: z0 holds no floating array, f changes its shapes or dtype, or max_steps < 1.
+      InputError: z0 is not of float32 or float64, f changes its shapes or dtype, or max_steps < 1.
     """
     if max_steps < 1:
         raise InputError(f"max_steps is {max_steps}: allow at least one evaluation of f")
@@ -74,6 +74,8 @@ def pullback(f: Callable, z0: Any, *args: Any, adjoint: Implicit = DEFAULT_ADJOI
     What reverse mode does inside `fixed_point`, with its residual as a value: u = w + J^T u, then u^T df/da. Knobs as
     there. A failed solve gives NaN cotangents and `converged` False.
     """
+    if not isinstance(adjoint, Implicit):
+        raise InputError(f"pullback is the implicit derivative's, got {adjoint}: pass an Implicit, or use jax.vjp")
     solution = jax.lax.stop_gradient(fixed_point(f, z0, *args, adjoint=adjoint, **knobs))
     z, unravel = ravel_pytree(solution.value)
     _, by_z = jax.vjp(lambda z: ravel_pytree(f(unravel(z), *args))[0], z)
@@ -98,8 +100,9 @@ def _flatten(f: Callable, z0: Any, args: tuple) -> tuple[Array, Callable, Callab
     """(z0 [n], unravel, pure(z [n], *consts) -> [n], consts): f on vectors, all that it closes over handed in."""
     leaves = jax.tree.leaves(z0)
     dtypes = {jnp.result_type(x) for x in leaves}
-    if len(dtypes) != 1 or not jnp.issubdtype(next(iter(dtypes)), jnp.floating):
-        raise InputError(f"z0 has leaves of dtypes {sorted(map(str, dtypes))}: give floating arrays of one dtype")
+    if dtypes not in ({jnp.dtype("float32")}, {jnp.dtype("float64")}):
+        raise InputError(f"z0 has leaves of dtypes {sorted(map(str, dtypes))}: give floating arrays of one dtype, "
+                         "float32 or float64; cast inside f to compute in less")
     out = jax.eval_shape(f, z0, *args)
     want = jax.tree.map(lambda x: (jnp.shape(x), jnp.result_type(x)), z0)
     got = jax.tree.map(lambda x: (x.shape, x.dtype), out)

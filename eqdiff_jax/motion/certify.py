@@ -15,11 +15,14 @@ a certificate is what float32 may add, over all limbs within LIMITS.
 
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from eqdiff_jax.contraction.lmi import implicit_lipschitz, lmi_bound
 from eqdiff_jax.contraction.norms import spectral_norm
 from eqdiff_jax.contraction.rounding import gamma as gamma_k
+from eqdiff_jax.contraction.small_gain import CoupledReport, coupled_report
+from eqdiff_jax.equilibrium import coupled_fixed_point
 from eqdiff_jax.motion import dell, dynamics, lim_rps
 from eqdiff_jax.motion.dell import BLEND, FAST, FEATURES, LIMBS, RATE, SCALES, SLOW, DellWeights
 from eqdiff_jax.motion.lim_rps import BLOCK_SECONDS, FILTER_SECONDS, GAMMA, LATENT, SETTLE_FRAMES, STATE, STEPS, TAU
@@ -31,6 +34,26 @@ SLACK = 1.0 + 2.0**-20  # constants of the program are float32; covers their rou
 # the inequality is verified with them, so they need no proof.
 MULTIPLIERS, MULTIPLIER_SCALES = (1.0, 0.77), (0.72, 1.0, 1.4, 1.9, 2.6)
 KERNEL_FRAMES = 256  # length to which the impulse response is summed; a tail bound covers the rest
+
+
+def coupled(weights: DellWeights, inputs: Array) -> CoupledReport:
+    """DELL's small-gain report at the joint equilibrium of the frozen features l = `inputs` [216].
+
+    F1(h, y) = tanh(W_in l + W_rec h + b + 0.3 P y), F2(y, h) = tanh(0.5 W W_out h + U y + b_y). The gains are proved:
+    singular values of these weights' matrices, tanh being 1-Lipschitz.
+    """
+    w, e = dell.norms(weights), np.asarray(weights.w_slow, np.float64) @ np.asarray(weights.w_out, np.float64)
+    gains = [[w["w_rec"], w["lift"]], [min(w["w_slow"] * w["w_out"], spectral_norm(e)), w["u_slow"]]]
+
+    def fast(h: Array, y: Array) -> Array:
+        return dell.fast_map(weights, h, y, inputs)
+
+    def slow(y: Array, h: Array) -> Array:
+        return dell.slow_map(weights, y, weights.w_out @ h)
+
+    h, y = coupled_fixed_point((lambda z: fast(*z), lambda z: slow(z[1], z[0])),
+                               (jnp.zeros(FAST), jnp.zeros(SLOW)), sweep="gauss_seidel", rtol=1e-6).value
+    return coupled_report(fast, slow, h, y, gains=gains)
 
 
 class Filter(NamedTuple):
@@ -241,7 +264,6 @@ def filter_rounding(weights: DellWeights, operator: Array) -> float:
     added = state * (1 + GAMMA * spectral_norm(np.abs(b))) + TAU * measured
     step = gamma_k(STATE + 5, np.float32) * added / (1 + TAU)
     return max(off, (pull * off + step) / (1 - contract))
-
 
 
 

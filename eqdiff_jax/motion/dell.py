@@ -10,7 +10,6 @@ both row sums stay at 0.9: the coupled map contracts in the max norm of the prod
 The statement is about a frozen limb frame; a moving one is tracked (certify.py says how far).
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -20,6 +19,7 @@ import numpy as np
 from eqdiff_jax.contraction.lipschitz import cayley
 from eqdiff_jax.contraction.norms import max_norm, spectral_norm
 from eqdiff_jax.contraction.rounding import gamma, roundoff
+from eqdiff_jax.equilibrium.picard import iterate
 from eqdiff_jax.motion.skeleton import REST
 from eqdiff_jax.types import Array, Certificate, Kind
 
@@ -161,11 +161,6 @@ def features(limbs: Array) -> Array:
     return (confidence * (values - _REST) / SCALES).reshape(-1)
 
 
-def norm(x: Array) -> Array:
-    """Euclidean norm with a finite gradient at 0 (there it returns 1e-12)."""
-    return jnp.sqrt(jnp.sum(x * x) + 1e-24)
-
-
 def fast_map(weights: DellWeights, h: Array, y: Array, inputs: Array) -> Array:
     """F1: tanh(W_in l + W_rec h + b + 0.3 P y), h [128], y [32], l [216]."""
     w = weights
@@ -175,13 +170,6 @@ def fast_map(weights: DellWeights, h: Array, y: Array, inputs: Array) -> Array:
 def slow_map(weights: DellWeights, y: Array, x_mean: Array) -> Array:
     """F2: tanh(0.5 W xbar + U y + b_y), y [32], xbar [32]."""
     return jnp.tanh(weights.u_slow @ y + (weights.w_slow @ x_mean + weights.bias_slow))
-
-
-def iterate(f: Callable[[Array], Array], z: Array, steps: int, rate: float) -> tuple[Array, Array]:
-    """z_k after k = `steps` Picard steps, and L/(1-L) |z_k - z_{k-1}| with L = `rate` < 1."""
-    for _ in range(steps):
-        z, last = f(z), z
-    return z, rate / (1.0 - rate) * norm(z - last)
 
 
 def step(weights: DellWeights, state: DellState, limbs: Array) -> tuple[DellState, DellFrame]:

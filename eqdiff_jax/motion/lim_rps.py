@@ -25,8 +25,9 @@ import numpy as np
 from eqdiff_jax.contraction.lipschitz import aol
 from eqdiff_jax.contraction.norms import spectral_norm
 from eqdiff_jax.contraction.rounding import gamma as gamma_k
+from eqdiff_jax.equilibrium.picard import iterate, norm
 from eqdiff_jax.errors import InputError
-from eqdiff_jax.motion.dell import RATE, SLOW, iterate, norm
+from eqdiff_jax.motion.dell import RATE, SLOW
 from eqdiff_jax.types import Array, Certificate, Kind
 
 LATENT, STATE = SLOW, 3 * SLOW

@@ -147,6 +147,24 @@ def test_too_few_products_is_a_failure_not_a_wrong_number(problem):
     assert np.isnan(jax.grad(loss, 1)(w, x, strict)).all()
 
 
+@pytest.mark.parametrize("adjoint", IMPLICIT, ids=lambda a: a.linear)
+def test_tiny_cotangents_are_not_lost(problem, adjoint):
+    """In float32 the square of 1e-25 is 0: an unscaled solver takes the system for solved."""
+    w, x = (a.astype(jnp.float32) for a in problem)
+    solution, pull = pullback(zoo.layer, jnp.zeros(N, jnp.float32), w, x, adjoint=adjoint)
+    (_, plain), (_, tiny), (_, none) = (pull(jnp.full(N, s, jnp.float32))[0] for s in (1.0, 1e-25, 0.0))
+    np.testing.assert_allclose(np.float64(tiny) * 1e25, plain, rtol=1e-4)
+    np.testing.assert_array_equal(none, 0)
+
+
+def test_no_derivative_where_the_forward_solve_went_astray():
+    turning = zoo.rotation(2.0)
+    r, b = map(jnp.asarray, turning.args)
+    for solver, args in ((Picard(), (r, b)), (Picard(), (r, b * jnp.nan))):
+        gradient = jax.grad(lambda b, r, s=solver: jnp.sum(fixed_point(turning.f, jnp.zeros(2), r, b, solver=s).value))
+        assert np.isnan(gradient(args[1], args[0])).all()
+
+
 def test_float32(problem):
     w, x = (a.astype(jnp.float32) for a in problem)
     low = jax.grad(lambda x: loss(w, x, rtol=1e-6, atol=1e-6))(x)
@@ -157,3 +175,5 @@ def test_float32(problem):
 def test_unknown_linear_solver_is_refused(problem):
     with pytest.raises(InputError, match="fixed_point, gmres, bicgstab"):
         loss(*problem, Implicit("lu"))
+    with pytest.raises(InputError, match="pass an Implicit"):
+        pullback(zoo.layer, jnp.zeros(N), *problem, adjoint=Phantom())

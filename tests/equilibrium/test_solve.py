@@ -8,7 +8,7 @@ import zoo
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eqdiff_jax.equilibrium import SOLVERS, Anderson, Picard, Status, fixed_point, require
+from eqdiff_jax.equilibrium import SOLVERS, Anderson, Picard, Status, fixed_point, picard, require
 from eqdiff_jax.errors import InputError
 from eqdiff_jax.motion import dell, lim_rps
 from eqdiff_jax.parallel import data_parallel, replicate, unreplicate
@@ -275,6 +275,8 @@ def test_the_safeguard_rejects_and_recovers():
 
 @pytest.mark.parametrize(("call", "message"), [
     (lambda: fixed_point(jnp.cos, jnp.asarray(1)), "floating"),
+    (lambda: fixed_point(jnp.cos, jnp.asarray(1, jnp.bfloat16)), "cast inside f"),
+    (lambda: picard.error_bound(1.0, jnp.ones(2)), "needs a contraction"),
     (lambda: fixed_point(lambda z: z[:1], jnp.zeros(2)), "same structure"),
     (lambda: fixed_point(jnp.cos, jnp.zeros(2), max_steps=0), "max_steps"),
     (lambda: fixed_point(lambda z: {"a": z}, jnp.zeros(2)), "same structure"),

@@ -142,6 +142,18 @@ def weights():
     return jax.jit(motion.prepare)(params._replace(lim_rps=lim_rps.LimParams(cross)))
 
 
+def test_the_coupled_report_of_dell(weights):
+    """Proved gains, (a) and (b) at 0.9, (c) smaller, at a point that is the equilibrium."""
+    inputs = jnp.asarray(0.3 * np.random.default_rng(3).normal(size=216), jnp.float32)
+    report = certify.coupled(weights.dell, inputs)
+    assert (report.gains <= dell.gains() + 1e-12).all()
+    assert report.kind == "proved" and report.row_sums.holds and report.perron_root.holds and report.local.holds
+    assert 0.89 < report.perron_root.value <= report.row_sums.value < 0.9001
+    assert report.local.value < report.perron_root.value
+    assert report.residual < 1e-4 and report.distance < 1e-3
+    assert report.limits[0].both < report.limits[1].both < report.limits[2].both
+
+
 def test_frozen_bounds_cover_exact_equilibria(weights):
     found = certify.frozen(weights.dell, weights.cross)
     recurrent, inputs, out = certify.joint_system(weights.dell)
