@@ -60,8 +60,9 @@ class Implicit(NamedTuple):
                 return solve_linear(self, matvec, b)[0]
 
             z_dot = jax.lax.custom_linear_solve(lambda u: u - push(u), b, guarded, guarded)
+            # A factor, not a choice: the transpose of a choice would be zero where it must be NaN.
             astray = (solution.status == Status.DIVERGED) | (solution.status == Status.NOT_FINITE)
-            return solution, jax.tree.map(_zero, solution)._replace(value=jnp.where(astray, jnp.nan, z_dot))
+            return solution, jax.tree.map(_zero, solution)._replace(value=z_dot * jnp.where(astray, jnp.nan, 1.0))
 
         return solve(z0, args, tolerances)
 
