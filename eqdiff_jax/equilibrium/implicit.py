@@ -121,9 +121,9 @@ def solve_linear(adjoint: Implicit, matvec: Map, b: Array) -> tuple[Array, Linea
         rounds = adjoint.max_steps // 20 + 1 if linear == "gmres" else adjoint.max_steps // 2
         u = method(matvec, b, tol=rtol, atol=0.0, maxiter=rounds, **extra)[0]
     residual = jnp.linalg.norm(b - matvec(u)) / jnp.where(size > 0, size, 1.0)
-    residual = jnp.where(size > 0, residual, 0.0)
+    residual = jnp.where(size == 0, 0.0, residual)
     converged = residual <= adjoint.accept  # False for NaN
-    return jnp.where(converged, jnp.where(size > 0, unit * u, 0.0), jnp.nan), LinearInfo(residual, converged)
+    return jnp.where(converged, jnp.where(size == 0, 0.0, unit * u), jnp.nan), LinearInfo(residual, converged)
 
 
 def _zero(x: Array):
