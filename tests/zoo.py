@@ -1,6 +1,6 @@
 """A zoo of fixed-point problems, in float64 NumPy: f, its arguments, a start, and what is known of each.
 
-`tanh_problem` is SPEC's family: f(z) = tanh(Wz + x), x = 0.1 N(0, I), z0 = 0; a larger x saturates tanh and makes every
+`tanh_problem` is the main family: f(z) = tanh(Wz + x), x = 0.1 N(0, I), z0 = 0; a larger x saturates tanh and makes every
 solver look alike. Stop where |f - z| <= 1e-6 (1 + |f|).
 """
 
@@ -41,7 +41,7 @@ def matrix(kind: str, rate: float, n: int, seed: int = 0) -> np.ndarray:
 
 
 def tanh_problem(kind: str, rate: float, n: int, seed: int = 0) -> Problem:
-    """SPEC's family."""
+    """tanh(Wz + x) from 0, |W| = rate, x = 0.1 N(0, I)."""
     x = 0.1 * np.random.default_rng([seed, 1]).normal(size=n)
     return Problem(layer, np.zeros(n), (matrix(kind, rate, n, seed), x), rate)
 

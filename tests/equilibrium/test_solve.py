@@ -69,7 +69,7 @@ def geometric(values) -> float:
 
 
 def test_never_worse_than_picard_plus_one():
-    """And as far ahead of it, and of jaxopt, as SPEC section 2 asks."""
+    """And as far ahead of it, and of jaxopt, as the README says."""
     counts: dict[str, dict[str, int]] = {}
     for name, problem in contractions():
         runs = {solver: solve(problem, solver) for solver in ("anderson", "picard", "jaxopt_anderson")}
