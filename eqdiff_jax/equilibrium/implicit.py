@@ -16,7 +16,7 @@ from eqdiff_jax.equilibrium.anderson import Anderson
 from eqdiff_jax.types import Array, LinearInfo, Map, Solution, Solver, Status
 
 LINEAR = ("auto", "fixed_point", "gmres", "bicgstab", "dense")
-DENSE = 128  # unknowns up to which "auto" forms I - J and factors it: cheaper there than iterating
+DENSE = 64  # unknowns up to which "auto" forms I - J and factors it: cheaper there than iterating
 
 
 class Implicit(NamedTuple):
