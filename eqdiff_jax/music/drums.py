@@ -27,7 +27,7 @@ if (globalThis.registerSound && globalThis.getAudioContext) {
   drum('sd', (t) => fade(t, .04) * tone(190 * t - fade(t, .02)) / 2 + fade(t, .05) * bright() / 2);
   drum('hh', (t) => fade(t, .02) * bright());
   drum('oh', (t) => fade(t, .1) * bright());
-  drum('cp', (t) => (t < .036 ? fade(t % .012, .004) : fade(t - .036, .05)) * dull() * tone(1300 * t) * 3);
+  drum('cp', (t) => (t < .036 ? fade(t % .012, .004) : fade(t - .036, .05)) * dull() * tone(1300 * t) * 2.2);
   drum('rim', (t) => fade(t, .01) * (tone(1700 * t) + tone(480 * t)) / 2);
   drum('tom', (t) => fade(t, .1) * tone(90 * t - 2 * fade(t, .05)));
   drum('perc', (t) => fade(t, .03) * (tone(560 * t) + tone(840 * t)) / 2);
