@@ -1,7 +1,7 @@
 """A zoo of fixed-point problems, in float64 NumPy: f, its arguments, a start, and what is known of each.
 
-`tanh_problem` is the main family: f(z) = tanh(Wz + x), x = 0.1 N(0, I), z0 = 0; a larger x saturates tanh and makes every
-solver look alike. Stop where |f - z| <= 1e-6 (1 + |f|).
+`tanh_problem` is the main family: f(z) = tanh(Wz + x), x = 0.1 N(0, I), z0 = 0; a larger x saturates tanh and makes
+every solver look alike. Stop where |f - z| <= 1e-6 (1 + |f|).
 """
 
 from collections.abc import Callable
