@@ -123,7 +123,7 @@ class Status(enum.IntEnum):
     DIVERGED = 2, ("diverged: the residual outgrew its start beyond recall; f is not a contraction there. Damp it, "
                    "constrain its weights (eqdiff_jax.contraction), or start nearer")
     NOT_FINITE = 3, ("not finite: f returned NaN or infinity, or its input held one; look at the arguments and at f "
-                     "itself. The last finite iterate is returned")
+                     "itself. The iterate of least residual before that is returned")
 
 
 class Solution(NamedTuple):
@@ -175,7 +175,7 @@ class Kind(enum.StrEnum):
 class Certificate(NamedTuple):
     """|f(x) - f(y)| <= bound |x - y| + rounding; f the float32 program, on the domain that `assumptions` name."""
 
-    bound: float  # Lipschitz constant L in exact arithmetic; inf when nothing is certified
+    bound: float  # Lipschitz constant L in exact arithmetic; inf when nothing is certified (kind is not PROVED then)
     kind: Kind
     method: str  # how it was found, one phrase
     assumptions: tuple[str, ...] = ()

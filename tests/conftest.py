@@ -3,12 +3,14 @@
 A need that is absent skips a test with the reason, except where CI=true: there it fails.
 """
 
+import atexit
+import gc
 import json
 import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -19,10 +21,20 @@ from eqdiff_jax.music.grid import LEGAL, SHAPE
 from eqdiff_jax.music.vocabulary import VOCABULARY
 
 # One compilation cache for the whole session: tests that build the same program again reuse it.
-jax.config.update("jax_compilation_cache_dir", tempfile.mkdtemp(prefix="eqdiff-xla-"))
+_cache = tempfile.TemporaryDirectory(prefix="eqdiff-xla-")
+atexit.register(_cache.cleanup)
+jax.config.update("jax_compilation_cache_dir", _cache.name)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 WEB = Path(__file__).parent.parent / "web"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _release_programs() -> Iterator[None]:
+    """Every compiled program holds memory maps, of which Linux gives a process 65,530: drop a module's at its end."""
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 def _need(condition: object, reason: str) -> None:

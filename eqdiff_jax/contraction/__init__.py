@@ -9,6 +9,7 @@ from eqdiff_jax.contraction.certificate import (
     equilibrium,
     monotone_equilibrium,
 )
+from eqdiff_jax.contraction.gains import CouplingLimits, max_norm, perron, perron_root
 from eqdiff_jax.contraction.jacobian import (
     Radius,
     arnoldi,
@@ -17,16 +18,16 @@ from eqdiff_jax.contraction.jacobian import (
     linear_map,
     local_lipschitz,
     spectral_radius,
+    transpose_map,
     vjp,
 )
 from eqdiff_jax.contraction.lipschitz import aol, cayley, monotone, sll, spectral
 from eqdiff_jax.contraction.lmi import implicit_lipschitz, lmi_bound
+from eqdiff_jax.contraction.mixed_monotone import MixedMonotone, mixed_monotone
 from eqdiff_jax.contraction.norms import (
     block_norms,
     gram_bound,
     isometry_bound,
-    max_norm,
-    perron,
     power_iteration,
     schatten,
     spectral_norm,
@@ -35,11 +36,8 @@ from eqdiff_jax.contraction.search import Pair, Worst, ascend, worst_lipschitz, 
 from eqdiff_jax.contraction.small_gain import (
     Condition,
     CoupledReport,
-    CouplingLimits,
-    MixedMonotone,
     coupled_report,
     describe,
-    mixed_monotone,
 )
 
 __all__ = [
@@ -76,12 +74,14 @@ __all__ = [
     "monotone",
     "monotone_equilibrium",
     "perron",
+    "perron_root",
     "power_iteration",
     "schatten",
     "sll",
     "spectral",
     "spectral_norm",
     "spectral_radius",
+    "transpose_map",
     "vjp",
     "worst_lipschitz",
     "worst_ratio",

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from eqdiff_jax.contraction.norms import as_matrix, spectral_norm
-from eqdiff_jax.contraction.rounding import gamma, roundoff
+from eqdiff_jax.contraction.rounding import gamma, plus, round_up, roundoff, times
 from eqdiff_jax.errors import InputError
 from eqdiff_jax.types import Certificate, Kind
 
@@ -20,22 +20,6 @@ ACTIVATION_ULPS = 16.0  # times u |x|: what one evaluation of an activation may 
 # Largest |slope|. GELU: gelu'(x) = Phi(x) + x phi(x) is largest at sqrt(2), 1.12890...; the tanh approximation's is
 # 1.1290... too (test_certificate.py bounds it on a grid with the second derivative between the points).
 SLOPES = {"identity": 1.0, "relu": 1.0, "tanh": 1.0, "sigmoid": 0.25, "gelu": 1.13, "gelu_exact": 1.13}
-
-
-def round_up(value: Fraction) -> float:
-    """Least float that is no smaller than `value`."""
-    near = float(value)
-    return near if Fraction(near) >= value else float(np.nextafter(near, np.inf))
-
-
-def times(a: float, b: float) -> float:
-    """a * b >= 0, rounded up; inf if either is, as nothing is certified then."""
-    return round_up(Fraction(a) * Fraction(b)) if np.isfinite(a) and np.isfinite(b) else float("inf")
-
-
-def plus(a: float, b: float) -> float:
-    """a + b, rounded up."""
-    return round_up(Fraction(a) + Fraction(b)) if np.isfinite(a) and np.isfinite(b) else float("inf")
 
 
 def weakest(*kinds: Kind) -> Kind:
@@ -82,44 +66,56 @@ def dense(matrix: Any, bias: Any = None, *, radius: float = 1.0) -> Certificate:
     return Certificate(spectral_norm(values), Kind.PROVED, "SVD norm", (f"|x| <= {radius:g}", FULL_PRECISION), rounding)
 
 
-def activation(name: str, *, radius: float = 1.0) -> Certificate:
+def activation(name: str, *, radius: float = 1.0, size: int | None = None) -> Certificate:
     """Certificate of an elementwise activation on |x| <= radius: relu, tanh, sigmoid, gelu, gelu_exact, identity.
 
     L is the largest slope (1.13 for both GELUs, whose suprema are 1.129); eps = 2 * 16 u radius, 0 where float32 is
-    exact. Sigmoid is not 0 at 0: there the error is relative to its value, so give it a radius of at least sqrt(n).
+    exact. Sigmoid is 1/2 at 0 and errs relative to its value, |sigmoid(x)| <= sqrt(n)/2 + |x|/4: it needs n = `size`,
+    the number of entries.
 
-    Raises: InputError for another name or a negative radius.
+    Raises: InputError for another name, a negative radius, or sigmoid without a size.
     """
     if name not in SLOPES:
         raise InputError(f"no slope is known of activation '{name}': use one of {', '.join(SLOPES)}")
     _check_radius(radius)
     if name in ("identity", "relu"):
         return Certificate(1.0, Kind.PROVED, f"slope of {name}")
-    rounding = 2 * ACTIVATION_ULPS * roundoff(np.float32) * radius
+    reach, what = radius, "|x|"
+    if name == "sigmoid":
+        if size is None or size < 1:
+            raise InputError(f"sigmoid errs by its value, 1/2 at 0: pass size=, the number of entries, got {size}")
+        reach, what = 0.5 * size**0.5 + radius / 4, "of its value"
+    rounding = 2 * ACTIVATION_ULPS * roundoff(np.float32) * reach * (1 + 1e-12)
     return Certificate(SLOPES[name], Kind.PROVED, f"slope of {name}",
-                       (f"|x| <= {radius:g}", f"{name} errs by at most {ACTIVATION_ULPS:g} u |x| in float32"), rounding)
+                       (f"|x| <= {radius:g}", f"{name} errs by at most {ACTIVATION_ULPS:g} u {what} in float32"),
+                       rounding)
 
 
-def equilibrium(contraction: Certificate, input_gain: float) -> Certificate:
+def equilibrium(contraction: Certificate, input_gain: float, *, residual: float = 0.0) -> Certificate:
     """Certificate of x -> z*(x), z* = f(z*, x), where f is L-Lipschitz in z and `input_gain`-Lipschitz in x.
 
-        |z*(x) - z*(y)| <= g/(1 - L) |x - y|,   rounding eps/(1 - L)
-    with L and eps those of `contraction`, whose rounding is that of one step f. The same holds for any number of
-    Picard steps from one common start: |z_k - z'_k| <= sum_i L^i (g |x - y| + eps). Unless L < 1 the bound is inf.
+        |z(x) - z(y)| <= g/(1 - L) |x - y| + (eps + 2 r)/(1 - L)
+    for any two approximate solutions z of computed residual |fl f(z, x) - z| <= r = `residual`, eps the rounding of
+    `contraction`, that of one step f. r = 0 also covers Picard iterations, any common number of them from one common
+    start: |z_k - z'_k| <= sum_i L^i (g |x - y| + eps). Unless L < 1 the bound is inf.
 
-    Raises: InputError for a negative or non-finite gain.
+    Raises: InputError for a gain or residual that is negative or not finite.
     """
     if not (np.isfinite(input_gain) and input_gain >= 0):
         raise InputError(f"input_gain must be a finite number >= 0, got {input_gain}: pass the Lipschitz constant in x")
+    if not (np.isfinite(residual) and residual >= 0):
+        raise InputError(f"residual must be a finite number >= 0, got {residual}: pass what the solver reached")
     if not contraction.bound < 1.0:
-        return Certificate(float("inf"), contraction.kind,
+        return Certificate(float("inf"), Kind.ESTIMATED,
                            f"not certified: f's constant {contraction.bound:.6g} ({contraction.method}) is not below 1",
                            contraction.assumptions, float("inf"))
     rest = Fraction(1) - Fraction(contraction.bound)
-    rounding = contraction.rounding
+    solved = f"both solutions have residuals |f(z) - z| <= {residual:g}"
+    rounding = plus(contraction.rounding, 2 * residual)
     return Certificate(
         round_up(Fraction(input_gain) / rest), contraction.kind, f"gain / (1 - L), L = {contraction.bound:.6g}",
-        (*contraction.assumptions, "the iterations compared share their start or have converged"),
+        (*contraction.assumptions, solved if residual else
+         "equally many Picard steps from a common start, or solutions of residual 0"),
         round_up(Fraction(rounding) / rest) if np.isfinite(rounding) else float("inf"))
 
 

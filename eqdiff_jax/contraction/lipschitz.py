@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from eqdiff_jax.contraction.norms import gram_sums, isometry_bound, svd_bound
-from eqdiff_jax.contraction.rounding import ULPS, division_factor, gamma, product, roundoff
+from eqdiff_jax.contraction.rounding import ULPS, division_factor, gamma, product, roundoff, scaling
 from eqdiff_jax.errors import InputError
 from eqdiff_jax.types import Array
 
@@ -35,10 +35,19 @@ def tame(raw: Array, limit: float) -> Array:
     Keeps the solves and products below well conditioned in float32 for arbitrarily large finite
     parameters. Any such preprocessing leaves a bound valid that holds for every parameter.
     """
-    peak = jnp.maximum(jnp.max(jnp.abs(raw)), 1.0)
-    unit = raw / peak
+    down, up = scaling(jnp.concatenate([jnp.ravel(raw), jnp.ones(1, raw.dtype)]))
+    unit = down(raw)
     size = jnp.sqrt(jnp.sum(unit * unit) + 1e-30)
-    return jnp.where(peak * size > limit, unit * (limit / size), raw)
+    return jnp.where(up(size) > limit, unit * (limit / size), raw)
+
+
+def _check_matrix(raw: Array, name: str) -> None:
+    """Raises InputError unless raw is a non-empty matrix of float32 or float64."""
+    if raw.ndim != 2 or raw.size == 0:
+        raise InputError(f"{name} needs a matrix [outputs, inputs] with entries, got shape {raw.shape}")
+    if raw.dtype not in (jnp.float32, jnp.float64):
+        raise InputError(f"{name} proves its bound for float32 and float64, got {raw.dtype}: cast the parameters, and "
+                         "the matrix afterwards")
 
 
 def cayley(raw: Array) -> Array:
@@ -55,8 +64,9 @@ def cayley(raw: Array) -> Array:
     sqrt(1 + |Q^T Q - I|_F) >= |Q|, rounding included, leaves |Q| <= 1 exactly. The factor's derivative is that of the
     constant 1.
 
-    Raises: InputError if raw has fewer rows than columns.
+    Raises: InputError if raw has fewer rows than columns, or is no matrix of float32 or float64.
     """
+    _check_matrix(raw, "cayley")
     rows, columns = raw.shape
     if rows < columns:
         raise InputError(
@@ -82,7 +92,10 @@ def aol(raw: Array) -> Array:
     The 1 makes the map smooth at R = 0, which it sends to 0 (the almost-orthogonal layer of Prach
     and Lampert 2022, arXiv:2208.03160, has none).
     In floating point the sums and the 1 are enlarged by the rounding of the product and of the division.
+
+    Raises: InputError if raw is no matrix of float32 or float64.
     """
+    _check_matrix(raw, "aol")
     raw = tame(raw, NORM_LIMIT * raw.shape[1] ** 0.5)
     bound = (1.0 + gram_sums(raw)) * division_factor(raw.shape, raw.dtype) ** 2
     return raw / jnp.sqrt(bound)
@@ -95,7 +108,10 @@ def spectral(raw: Array) -> Array:
     iteration, the usual choice (Miyato et al. 2018, arXiv:1802.05957), approaches sigma_1 from below: the quotient
     trains, but its norm exceeds 1 by an unknown amount and nothing can be certified.
     The derivative is exact wherever sigma_1 is simple, a subgradient elsewhere.
+
+    Raises: InputError if raw is no matrix of float32 or float64.
     """
+    _check_matrix(raw, "spectral")
     raw = tame(raw, NORM_LIMIT * raw.shape[1] ** 0.5)
     largest = jnp.linalg.svd(raw, compute_uv=False)[0]
     fixed = jax.lax.stop_gradient(raw)
@@ -125,25 +141,28 @@ def sll(x: Array, raw: Array, bias: Array, log_q: Array) -> Array:
     return x - 2.0 * product(weight.T, jax.nn.relu(product(weight, x) + bias) / diagonal)
 
 
-def monotone(a: Array, b: Array, m: float) -> Array:
+def monotone(a: Array, b: Array, m: Array | float) -> Array:
     """W = (1 - m) I - A^T A + B - B^T, so that x^T (I - W) x >= m |x|^2 for every A [k, n], B [n, n]. [n, n]
 
     Then z = sigma(W z + U x + b) has exactly one solution for each x, although |W| may exceed 1, and x -> z* is
     (|U|/m)-Lipschitz, for every elementwise sigma with slopes in [0, 1] (such a sigma is a proximal map, so
     W z + U x + b - z is a subgradient at z and <dz, W dz + U dx - dz> >= 0, hence m |dz|^2 <= |dz| |U| |dx|).
-    Picard iteration need not converge; damped or operator-splitting steps do.
+    Picard iteration need not converge, damped or not: take forward-backward splitting (proximal steps of sigma with a
+    small enough step), or an accelerated solver of eqdiff_jax.equilibrium.
     The diagonal is lowered by a bound on the rounding of A^T A and of the sums.
 
-    Raises: InputError unless 0 < m <= 1.
+    Raises: InputError unless 0 < m <= 1; a traced m is not looked at.
     Reference: Winston and Kolter 2020, arXiv:2006.08591; Pabbaraju et al. 2021 for the constant.
     """
-    if not 0.0 < m <= 1.0:
+    if not isinstance(m, jax.core.Tracer) and not 0.0 < m <= 1.0:
         raise InputError(f"monotone needs 0 < m <= 1, got {m}: m is the margin of I - W")
     size = a.shape[1]
     a, b = tame(a, NORM_LIMIT * size**0.5), tame(b, NORM_LIMIT * size**0.5)
     gram, skew = product(a.T, a), b - b.T
     gram = 0.5 * (gram + gram.T)  # some backends return a product that is not quite symmetric
     magnitude = product(jnp.abs(a).T, jnp.abs(a))
-    error = gamma(a.shape[0] + 4, a.dtype) * magnitude + 4 * roundoff(a.dtype) * (1.0 + magnitude + jnp.abs(skew))
+    # |b| + |b^T|, not |skew|: a compiler may contract the scaling of b into b - b^T, which is then not quite skew.
+    sizes = 1.0 + magnitude + jnp.abs(b) + jnp.abs(b).T
+    error = gamma(a.shape[0] + 4, a.dtype) * magnitude + 4 * roundoff(a.dtype) * sizes
     lowered = jnp.max(jnp.sum(error, axis=0)) * (1.0 + gamma(size + 4, a.dtype) + ULPS * roundoff(a.dtype))
     return (1.0 - m - lowered) * jnp.eye(size, dtype=a.dtype) - gram + skew

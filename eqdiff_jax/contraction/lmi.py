@@ -9,13 +9,14 @@ at (dz, dx), so M <= 0 gives |C dz| <= rho |dx|. For fixed Lambda the least rho^
     lambda_max(U^T Lambda S^-1 Lambda U),   S = 2 Lambda - Lambda W - W^T Lambda - C^T C > 0,
 a convex function of Lambda. S > 0 implies 2 Lambda - Lambda W - W^T Lambda > 0, and then z* exists, is unique, and
 I - D W is invertible for every D in [0, I]: well-posedness costs no extra condition (Revay, Wang and Manchester 2020,
-arXiv:2010.01732, theorem 1). |W| < 1 is not needed, and the bound is never worse than |C| |U| / (1 - |W|) where that
-exists: Lambda = t I, t = |C|^2/(1 - |W|), attains it.
+arXiv:2010.01732, theorem 1). |W| < 1 is not needed. Where it holds Lambda = t I, t = |C|^2/(1 - |W|), attains
+|C| |U| / (1 - |W|), and that simple bound is returned should verification in float64 do worse.
 References: Fazlyab et al. 2019, arXiv:1906.04893 (LipSDP); Pabbaraju, Winston and Kolter 2021 (equilibrium networks).
 A full multiplier matrix, as LipSDP has it, would be unsound here (Pauli et al. 2021, arXiv:2005.02929): diagonal only.
 """
 
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ import scipy.linalg
 import scipy.optimize
 
 from eqdiff_jax.contraction.norms import as_matrix, block_norms, spectral_norm
+from eqdiff_jax.contraction.rounding import round_up, times
 from eqdiff_jax.errors import InputError
 from eqdiff_jax.types import Certificate, Kind
 
@@ -45,6 +47,8 @@ def implicit_lipschitz(w: Any, u: Any, c: Any = None, *, blocks: Sequence[int] |
     Raises: InputError if a matrix is not finite or shapes or blocks disagree.
     """
     w, u, c, sizes = _problem(w, u, c, blocks)
+    u_scale, c_scale = (_power(x) for x in (u, c))
+    u, c = u / u_scale, c / c_scale
     # An optimiser needs U U^T only; verification takes U itself.
     thin = scipy.linalg.qr(u.T, mode="r")[0][: len(w)].T if u.shape[1] > len(w) else u
     group = np.repeat(np.arange(len(sizes)), sizes)
@@ -57,13 +61,22 @@ def implicit_lipschitz(w: Any, u: Any, c: Any = None, *, blocks: Sequence[int] |
     elif len(sizes) > 1:
         best = _descend(w, thin, c, start, group, BLOCK_STEPS)
     if best is not None and refine > 0:
-        best = _descend(w, thin, c, best, np.arange(len(w)), refine)
+        best, name = _descend(w, thin, c, best, np.arange(len(w)), refine), name + ", refined one by one"
     bound = float("inf") if best is None else lmi_bound(w, u, c, best)
+    simple = _small_gain(w, u, c)
+    if simple <= bound and np.isfinite(simple):
+        bound, name = simple, "small gain, |C| |U| / (1 - |W|)"
+    bound = times(times(bound, u_scale), c_scale)
     assumptions = ("sigma acts elementwise with slopes in [0, 1]", "z* is exact")
-    name += ", refined one by one" * (refine > 0)
     if not np.isfinite(bound):
-        return Certificate(float("inf"), Kind.PROVED, f"not certified: {name} found no multipliers", assumptions)
+        return Certificate(float("inf"), Kind.ESTIMATED, f"not certified: {name} found no multipliers", assumptions)
     return Certificate(bound, Kind.PROVED, name, assumptions)
+
+
+def _small_gain(w: np.ndarray, u: np.ndarray, c: np.ndarray) -> float:
+    """|C| |U| / (1 - |W|), rounded up; inf unless |W| < 1."""
+    norm, gain = spectral_norm(w), times(spectral_norm(c), spectral_norm(u))
+    return round_up(Fraction(gain) / (1 - Fraction(norm))) if norm < 1 and np.isfinite(gain) else float("inf")
 
 
 def lmi_bound(w: Any, u: Any, c: Any, multipliers: Any) -> float:
@@ -82,8 +95,14 @@ def lmi_bound(w: Any, u: Any, c: Any, multipliers: Any) -> float:
     if not (u.any() and c.any()):  # nothing enters, or nothing is read: 0 if z* exists, which I in their place shows
         eye = np.eye(len(w))
         return 0.0 if np.isfinite(lmi_bound(w, eye, eye, lam * 2 / np.min(lam))) else float("inf")
-    u_scale, c_scale = (2.0 ** np.frexp(np.max(np.abs(x)))[1] for x in (u, c))  # powers of two scale exactly
-    return float(u_scale * c_scale) * _unit_bound(w, u / u_scale, c / c_scale, lam / c_scale**2)
+    u_scale, c_scale = (_power(x) for x in (u, c))
+    return times(times(_unit_bound(w, u / u_scale, c / c_scale, lam / c_scale / c_scale), u_scale), c_scale)
+
+
+def _power(x: np.ndarray) -> float:
+    """Power of two next above the largest entry (1 if there is none): divided by it x is of order 1, exactly."""
+    exponent = int(np.frexp(np.max(np.abs(x)))[1])
+    return 2.0 ** min(max(exponent, -1022), 1023)
 
 
 def _unit_bound(w: np.ndarray, u: np.ndarray, c: np.ndarray, lam: np.ndarray) -> float:
@@ -126,6 +145,8 @@ def _value(w: np.ndarray, u: np.ndarray, c: np.ndarray, lam: np.ndarray) -> floa
         return float("inf")
     half = scipy.linalg.solve_triangular(factor, lam[:, None] * u, lower=True, check_finite=False)
     small = half @ half.T if half.shape[0] < half.shape[1] else half.T @ half
+    if not np.isfinite(small).all():
+        return float("inf")
     value = float(np.linalg.eigvalsh(small)[-1])
     return value if np.isfinite(value) else float("inf")
 

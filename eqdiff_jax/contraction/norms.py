@@ -18,7 +18,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from eqdiff_jax.contraction.rounding import ULPS, division_factor, frobenius, gamma, product, residual_bound, roundoff
+from eqdiff_jax.contraction.rounding import (
+    ULPS,
+    division_factor,
+    frobenius,
+    gamma,
+    product,
+    residual_bound,
+    roundoff,
+    scaling,
+)
 from eqdiff_jax.errors import InputError
 from eqdiff_jax.types import Array
 
@@ -28,13 +37,16 @@ SVD_ERROR = 4.0  # times max(n, m) eps |W|: LAPACK's backward error, of which a 
 def as_matrix(matrix: Any, name: str = "matrix") -> np.ndarray:
     """`matrix` as finite float64 [n, m].
 
-    Raises: InputError if it has another rank or holds NaN or infinity.
+    Raises: InputError if it has another rank, is complex, or holds NaN or infinity.
     """
-    values = np.asarray(matrix, np.float64)
+    values = np.asarray(matrix)
+    if np.iscomplexobj(values):
+        raise InputError(f"{name} is complex: for a norm pass [[Re, -Im], [Im, Re]], which has the same")
+    values = np.asarray(values, np.float64)
     if values.ndim != 2 or values.size == 0:
         raise InputError(f"{name} must have two axes, got shape {values.shape}: pass a matrix [outputs, inputs]")
     if not np.isfinite(values).all():
-        raise InputError(f"{name} holds NaN or infinity, so it has no norm: look at the training that made it")
+        raise InputError(f"{name} holds NaN or infinity, so it has no norm: look at what made it")
     return values
 
 
@@ -70,12 +82,10 @@ def svd_bound(matrix: Array, left: Array, values: Array, right: Array) -> Array:
     each norm bounded a posteriori, rounding included. W [n, m], U [n, k], s [k] descending, V^T [k, m]. Jittable.
     """
     dtype = matrix.dtype
-    _, exponent = jnp.frexp(values[0])
-    scale = jnp.ldexp(jnp.ones((), dtype), -exponent)  # a power of two: exact, and brings s_1 into [1/2, 1)
-    weighted = left * (values * scale)
-    residual = residual_bound(matrix * scale, weighted, right)
-    main = isometry_bound(left) * (values[0] * scale) * isometry_bound(right.T)
-    return (main * division_factor(matrix.shape, dtype) + residual) * (1.0 + ULPS * roundoff(dtype)) / scale
+    down, up = scaling(values)  # brings s_1 into [1/2, 1)
+    residual = residual_bound(down(matrix), left * down(values), right)
+    main = isometry_bound(left) * down(values[0]) * isometry_bound(right.T)
+    return up((main * division_factor(matrix.shape, dtype) + residual) * (1.0 + ULPS * roundoff(dtype)))
 
 
 def gram_bound(matrix: Array) -> Array:
@@ -83,9 +93,8 @@ def gram_bound(matrix: Array) -> Array:
 
     Jittable, one product. W [n, m].
     """
-    scale = jnp.maximum(jnp.max(jnp.abs(matrix)), jnp.finfo(matrix.dtype).tiny)  # no square under- or overflows
-    largest = jnp.sqrt(jnp.max(gram_sums(matrix / scale)))
-    return scale * largest * division_factor(matrix.shape, matrix.dtype) ** 2
+    down, up = scaling(matrix)  # no square under- or overflows
+    return up(jnp.sqrt(jnp.max(gram_sums(down(matrix)))) * division_factor(matrix.shape, matrix.dtype) ** 2)
 
 
 def gram_sums(matrix: Array, weights: Array | None = None) -> Array:
@@ -109,21 +118,20 @@ def schatten(matrix: Array, squarings: int = 5) -> Array:
     """
     if matrix.shape[0] < matrix.shape[1]:
         matrix = matrix.T
-    dtype = matrix.dtype
-    scales, sizes = [], []
+    dtype, empty = matrix.dtype, jnp.all(matrix == 0)
+    steps = []
     for _ in range(squarings):
-        scale = jnp.maximum(jnp.max(jnp.abs(matrix)), jnp.finfo(dtype).tiny)
-        unit = matrix / scale
-        size = jnp.maximum(frobenius(unit), 1.0)  # 1 at least unless W = 0
-        matrix = product((unit / size).T, unit / size)
-        scales.append(scale * size)
-        sizes.append(unit.shape)
+        down, up = scaling(matrix)
+        size = jnp.maximum(frobenius(down(matrix)), 0.5)  # no less unless W = 0
+        scaled = down(matrix) / size
+        steps.append((matrix.shape, size, up))
+        matrix = product(scaled.T, scaled)
     bound = frobenius(matrix)
-    for scale, shape in zip(reversed(scales), reversed(sizes), strict=True):
+    for shape, size, up in reversed(steps):
         # |N|^2 = |N^T N| <= |fl(N^T N)| + gamma |N|_F^2 with |N|_F <= 1 + gamma, then N back to its own scale
         bound = jnp.sqrt(bound + 2 * gamma(shape[0] + 2, dtype)) * division_factor(shape, dtype) ** 2
-        bound = (bound + 4 * min(shape) ** 0.5 * ULPS * roundoff(dtype)) * scale
-    return bound
+        bound = up((bound + 4 * min(shape) ** 0.5 * ULPS * roundoff(dtype)) * size)
+    return jnp.where(empty, 0.0, bound)
 
 
 def power_iteration(linear: Array | Callable[[Any], Any], like: Any = None, *, steps: int = 32,
@@ -167,42 +175,3 @@ def block_norms(matrix: Any, sizes: Sequence[int]) -> np.ndarray:
     cuts = np.cumsum(sizes)[:-1]
     return np.array([[spectral_norm(block) for block in np.split(row, cuts, axis=1)]
                      for row in np.split(values, cuts, axis=0)])
-
-
-def max_norm(gains: Any, weights: Any = None) -> float:
-    """Norm max_i sum_j G_ij w_j / w_i of a gain matrix G [k, k] >= 0: its contraction factor in max_i |z_i| / w_i.
-
-    If |F_i(z) - F_i(z')| <= sum_j G_ij |z_j - z'_j| then F has this Lipschitz constant in the weighted max-of-blocks
-    norm; w = 1 gives the largest row sum, w = `perron(G)` the least value, rho(G). w [k] positive.
-    """
-    values = as_gains(gains)
-    w = np.ones(len(values)) if weights is None else np.asarray(weights, np.float64)
-    if w.shape != (len(values),) or not (w > 0).all():
-        raise InputError(f"weights must be {len(values)} positive numbers, got {w}")
-    return float(np.max(values @ w / w))
-
-
-def perron(gains: Any) -> tuple[float, np.ndarray]:
-    """Perron root rho(G) and a positive right vector w with G w <= (rho + tiny) w, of a matrix G [k, k] >= 0.
-
-    A reducible G has a Perron vector with zeros; they are lifted by 1e-12 of G's size, hence the "tiny".
-    Raises: InputError if G is not square, finite and non-negative.
-    """
-    values = as_gains(gains)
-    root = float(np.max(np.abs(np.linalg.eigvals(values))))
-    lifted = values + 1e-12 * max(float(values.max()), 1e-300)
-    eigenvalues, vectors = np.linalg.eig(lifted)
-    vector = np.abs(np.real(vectors[:, np.argmax(np.real(eigenvalues))]))
-    return root, vector / vector.max()
-
-
-def as_gains(gains: Any) -> np.ndarray:
-    """`gains` as float64 [k, k], every entry finite and >= 0.
-
-    Raises: InputError otherwise.
-    """
-    values = as_matrix(gains, "gains")
-    if values.shape[0] != values.shape[1] or (values < 0).any():
-        raise InputError(f"gains must be a square matrix of numbers >= 0, got shape {values.shape} with least entry "
-                         f"{values.min():.3g}: pass constants [[|dF1/dz1|, |dF1/dz2|], [|dF2/dz1|, |dF2/dz2|]]")
-    return values

@@ -5,8 +5,9 @@
 
 Either sweep is one map of the product space, so a solver can accelerate it: with `Picard` it is the plain sweep, with
 `Anderson` the blocks are accelerated jointly. Where the joint map contracts in a max norm of blocks (row sums of the
-gain matrix below 1, `contraction.coupled_report`), both plain sweeps converge from anywhere, Gauss-Seidel at least as
-fast: by induction over the blocks its error after a sweep is at most the largest row sum times the one before.
+gain matrix below 1, `contraction.coupled_report`), both plain sweeps converge from anywhere and neither errs after a
+sweep by more than the largest row sum times the error before (Gauss-Seidel by induction over the blocks). Which of the
+two is faster depends on the maps; for non-negative linear ones it is Gauss-Seidel (Stein and Rosenberg 1948).
 """
 
 from collections.abc import Callable, Sequence

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from eqdiff_jax.contraction.rounding import length, scaling
 from eqdiff_jax.equilibrium import loop
 from eqdiff_jax.equilibrium.anderson import Anderson
 from eqdiff_jax.types import Array, LinearInfo, Map, Solution, Solver, Status
@@ -24,10 +25,12 @@ class Implicit(NamedTuple):
 
     The system is solved by `linear`. Without forming J: fixed_point iterates u <- J u + b (or its transpose) with
     `solver`, gmres and bicgstab are jax.scipy's. dense forms J by n products and factors I - J; auto is dense up to
-    DENSE unknowns and fixed_point beyond. The relative residual |b - (I - J)u|/|b| is recomputed from the
-    answer; above `accept` the derivative is NaN, never silently zero or wrong, and so it is where the forward solve
-    diverged or was not finite. `pullback` returns the residual as a number; it also serves an f that has only a
-    custom_vjp, since it needs no forward mode of f.
+    DENSE unknowns and fixed_point beyond. The relative residual r = |b - (I - J)u|/|b| is recomputed from the
+    answer; above `accept` the derivative is NaN, never zero, and below it u errs by |(I - J)^-1| r |b| at most. It is
+    NaN, too, where the forward solve diverged or was not finite; at the step limit it is the formula's value at the
+    iterate of least residual, whose error is of the order of that residual. `pullback` returns r as a number; it
+    also serves an f that has only a custom_vjp, since it needs no forward mode of f. Only `value` has a derivative:
+    that of `residual` is 0.
 
     rtol: relative tolerance of the system; 0 takes 1e-6 in float32, 1e-12 in float64. max_steps: products with J.
     Reference: Bai, Kolter and Koltun 2019, arXiv:1909.01377, theorem 1.
@@ -36,7 +39,7 @@ class Implicit(NamedTuple):
     linear: str = "auto"
     rtol: float = 0.0
     max_steps: int = 500
-    accept: float = 1e-2
+    accept: float = 1e-3
     solver: Solver = Anderson()
 
     def attach(self, run: Callable, unroll: Callable, f: Callable, z0: Array, args: tuple,
@@ -56,13 +59,15 @@ class Implicit(NamedTuple):
             _, b = jax.jvp(lambda a: f(z, *a), (args,), (args_dot,))
             _, push = jax.linearize(lambda z: f(z, *args), z)
 
+            astray = (solution.status == Status.DIVERGED) | (solution.status == Status.NOT_FINITE)
+
             def guarded(matvec: Map, b: Array) -> Array:
-                return solve_linear(self, matvec, b)[0]
+                # Inside the solve, so that forward and reverse mode meet it, and a cotangent of 0 (a loss that masks
+                # this problem out) stays 0.
+                return jnp.where(astray & jnp.any(b != 0), jnp.nan, solve_linear(self, matvec, b)[0])
 
             z_dot = jax.lax.custom_linear_solve(lambda u: u - push(u), b, guarded, guarded)
-            # A factor, not a choice: the transpose of a choice would be zero where it must be NaN.
-            astray = (solution.status == Status.DIVERGED) | (solution.status == Status.NOT_FINITE)
-            return solution, jax.tree.map(_zero, solution)._replace(value=z_dot * jnp.where(astray, jnp.nan, 1.0))
+            return solution, jax.tree.map(_zero, solution)._replace(value=z_dot)
 
         return solve(z0, args, tolerances)
 
@@ -70,7 +75,8 @@ class Implicit(NamedTuple):
 class Phantom(NamedTuple):
     """The derivative of `steps` damped iterations z <- (1 - d) z + d f(z, a) started at z*, z* held constant.
 
-    A truncated Neumann series of the implicit one: cheap, biased. Reference: Geng et al. 2021, arXiv:2111.05177.
+    A truncated Neumann series of the implicit one: cheap, biased. Only `value` has a derivative, also where the solve
+    went astray: look at `status`. Reference: Geng et al. 2021, arXiv:2111.05177.
     """
 
     steps: int = 5
@@ -104,10 +110,10 @@ def solve_linear(adjoint: Implicit, matvec: Map, b: Array) -> tuple[Array, Linea
     """u with matvec(u) = b [n], NaN where it was not found, and how it went. matvec(u) = u - J u or its transpose."""
     eps = float(jnp.finfo(b.dtype).eps)
     rtol = adjoint.rtol or (1e-12 if eps < 1e-10 else 1e-6)
-    # Cotangents can be tiny: solved at size 1, or their squares would underflow and the system look solved.
-    peak = jnp.max(jnp.abs(b), initial=0.0)
-    unit, b = jnp.where(peak > 0, peak, 1.0), b / jnp.where(peak > 0, peak, 1.0)
-    size = jnp.linalg.norm(b)
+    # Cotangents can be tiny or huge: solved at size 1, or squares would leave the range and the system look solved.
+    down, up = scaling(b)
+    b = down(b)
+    size = length(b)
     linear = adjoint.linear if adjoint.linear != "auto" else "dense" if b.size <= DENSE else "fixed_point"
     if linear == "dense":
         u = jnp.linalg.solve(jax.vmap(matvec, out_axes=1)(jnp.eye(b.size, dtype=b.dtype)), b)
@@ -120,10 +126,9 @@ def solve_linear(adjoint: Implicit, matvec: Map, b: Array) -> tuple[Array, Linea
         extra = {"restart": 20, "solve_method": "incremental"} if linear == "gmres" else {}
         rounds = adjoint.max_steps // 20 + 1 if linear == "gmres" else adjoint.max_steps // 2
         u = method(matvec, b, tol=rtol, atol=0.0, maxiter=rounds, **extra)[0]
-    residual = jnp.linalg.norm(b - matvec(u)) / jnp.where(size > 0, size, 1.0)
-    residual = jnp.where(size == 0, 0.0, residual)
+    residual = jnp.where(size == 0, 0.0, length(b - matvec(u)) / jnp.where(size == 0, 1.0, size))
     converged = residual <= adjoint.accept  # False for NaN
-    return jnp.where(converged, jnp.where(size == 0, 0.0, unit * u), jnp.nan), LinearInfo(residual, converged)
+    return jnp.where(converged, jnp.where(size == 0, 0.0, up(u)), jnp.nan), LinearInfo(residual, converged)
 
 
 def _zero(x: Array):

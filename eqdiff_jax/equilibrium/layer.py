@@ -17,7 +17,9 @@ class Equilibrium(nn.Module):
     """z* = cell(z*, x): a weight-tied network of infinite depth (Bai, Kolter and Koltun 2019, arXiv:1909.01377).
 
     cell: a module with cell(z, x) -> z, z of the shape of `z0`. Every element of the batch is its own problem and
-    stops by itself; the cell sees one element at a time, so norms over the batch have no place in it.
+    stops by itself; the cell sees one element at a time, so norms over the batch have no place in it. It may hold
+    parameters and constants only: nothing that it changes (batch statistics) and no dropout, which would make f another
+    map at every evaluation.
     The solution's residuals, counts and statuses are sown as `intermediates/solution`; `penalty` > 0 also sows
     `losses/jacobian`, penalty times the Hutchinson estimate of |df/dz|_F^2 / n at z*, key stream "jacobian".
     """

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
+from eqdiff_jax.contraction.rounding import length
 from eqdiff_jax.types import Array, Map, Solution, Solver, Status
 
 RUNNING = -1
@@ -39,7 +40,7 @@ def advance(solver: Solver, f: Map, carry: Carry, k: Array, rtol: Array, atol: A
     """One solver step, judged. A carry that has stopped keeps everything but the solver's memory, which is spent."""
     running = carry.status == RUNNING
     s = solver.step(f, carry.z, carry.memory, k)
-    residual, scale = jnp.linalg.norm(s.value - s.at), jnp.linalg.norm(s.value)
+    residual, scale = length(s.value - s.at), length(s.value)
     steps = carry.steps + s.evaluations
     first = jnp.where(jnp.isinf(carry.first), residual, carry.first)
     status = jnp.where(
@@ -63,7 +64,9 @@ def advance(solver: Solver, f: Map, carry: Carry, k: Array, rtol: Array, atol: A
 
 def finish(carry: Carry) -> Solution:
     """The record of a stopped carry."""
-    return Solution(carry.best, carry.status, carry.steps, carry.residual, carry.residual / carry.scale, carry.trace)
+    relative = jnp.where(carry.residual == 0, 0.0, carry.residual / jnp.where(carry.scale == 0, 1.0, carry.scale))
+    relative = jnp.where((carry.scale == 0) & (carry.residual > 0), jnp.inf, relative)
+    return Solution(carry.best, carry.status, carry.steps, carry.residual, relative, carry.trace)
 
 
 def run(solver: Solver, f: Callable, z0: Array, args: tuple, rtol: Array, atol: Array, max_steps: int,
@@ -118,10 +121,20 @@ def hoist(f: Callable, *example: Any) -> tuple[Callable, tuple]:
 
 
 def unroll(solver: Solver, f: Map, z0: Array, rtol: Array, atol: Array, max_steps: int, trace: bool) -> Solution:
-    """`run` as a scan of `max_steps` steps through which derivatives flow; those after the stop change nothing."""
-    def body(carry: Carry, k: Array):
-        new = advance(solver, f, carry, k, rtol, atol, max_steps)
-        stopped = carry.status != RUNNING
-        return jax.tree.map(lambda a, b: jnp.where(stopped, a, b), carry, new), None
+    """`run` as a scan of `max_steps` steps through which derivatives flow; those after the stop change nothing.
 
-    return finish(jax.lax.scan(body, start(solver, f, z0, max_steps, trace), jnp.arange(max_steps))[0])
+    After the stop the first step is made again and thrown away: at a fixed point a solver may divide by a residual
+    of 0, and NaN comes through a choice backwards even where it was not chosen.
+    """
+    fresh = start(solver, f, z0, max_steps, trace)
+
+    def body(carry: Carry, k: Array):
+        stopped = carry.status != RUNNING
+
+        def choose(a: Any, b: Any) -> Any:
+            return jax.tree.map(lambda a, b: jnp.where(stopped, a, b), a, b)
+
+        new = advance(solver, f, choose(fresh, carry), jnp.where(stopped, 0, k), rtol, atol, max_steps)
+        return choose(carry, new), None
+
+    return finish(jax.lax.scan(body, fresh, jnp.arange(max_steps))[0])

@@ -2,8 +2,10 @@
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
+from eqdiff_jax.contraction.rounding import length
 from eqdiff_jax.errors import InputError
 from eqdiff_jax.types import Array, Map, Step
 
@@ -34,24 +36,23 @@ class Picard(NamedTuple):
 def iterate(f: Map, z: Array, steps: int, rate: float) -> tuple[Array, Array]:
     """z_k after k = `steps` iterations z <- f(z), and the a posteriori bound on |z_k - z*| for an L-contraction.
 
-    Real-time use: a fixed number of steps, unrolled. z [n], L = `rate` < 1.
+    Real-time use: a fixed number of steps, at least 1, unrolled. z [n], L = `rate` < 1.
     """
+    if steps < 1:
+        raise InputError(f"steps is {steps}: the bound needs the last step, so iterate at least once")
     for _ in range(steps):
         z, last = f(z), z
     return z, error_bound(rate, z - last)
 
 
-def error_bound(rate: float, step: Array) -> Array:
+def error_bound(rate: Array | float, step: Array) -> Array:
     """A posteriori |z_k - z*| <= L/(1 - L) |z_k - z_{k-1}| of Picard, L = `rate` < 1. step = z_k - z_{k-1} [n] -> [].
 
     Proof: |z_k - z*| <= L |z_{k-1} - z*| <= L (|z_k - z_{k-1}| + |z_k - z*|).
-    Raises: InputError unless 0 <= rate < 1.
+    Raises: InputError unless 0 <= rate < 1; a traced rate cannot be looked at: there the answer is inf.
     """
+    if isinstance(rate, jax.core.Tracer):
+        return jnp.where((rate >= 0) & (rate < 1), rate / (1.0 - rate), jnp.inf) * length(step)
     if not 0 <= rate < 1:
         raise InputError(f"the a posteriori bound needs a contraction, got rate {rate}: use a bound below 1")
-    return rate / (1.0 - rate) * norm(step)
-
-
-def norm(x: Array) -> Array:
-    """Euclidean norm with a finite gradient at 0, where it reads 1e-12."""
-    return jnp.sqrt(jnp.sum(x * x) + 1e-24)
+    return rate / (1.0 - rate) * length(step)

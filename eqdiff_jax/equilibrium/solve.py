@@ -4,8 +4,9 @@
     solution = fixed_point(f, z0, a, solver=SOLVERS["picard"], adjoint=Phantom(steps=3), trace=True)
     print(Status.of(solution.status))                                   # the member is the message
 
-How to choose. `anderson` is the default: on a contraction it costs at most a few evaluations more than Picard and
-often a small part of them. `picard` when f is cheap and contracts by 2 or more a step, or when an a posteriori bound
+How to choose. `anderson` is the default: on contractions of 32 unknowns and more it took one evaluation more than
+Picard at most, and often a small part of them (benchmarks/evaluations.py; up to 7 more on smaller ones; anderson.py
+has the worst case). `picard` when f is cheap and contracts by 2 or more a step, or when an a posteriori bound
 is wanted (`picard.error_bound`). `broyden` when f is costly and not a contraction. jaxopt's two are there to compare.
 """
 
@@ -14,6 +15,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from eqdiff_jax.equilibrium import loop
@@ -42,16 +44,26 @@ def fixed_point(f: Callable, z0: Any, *args: Any, solver: Solver = DEFAULT_SOLVE
       z0: start, like z. Norms are Euclidean over the whole pytree: use vmap for a batch of separate problems, each
         of which then stops by itself.
       args: anything; the result is differentiable in them and in what f closes over, as `adjoint` says.
-      solver: a record with init and step, e.g. SOLVERS[name]. adjoint: Implicit, Phantom or Unrolled.
+      solver: a record with init and step, e.g. SOLVERS[name]. adjoint: Implicit, Phantom or Unrolled. Both are fixed
+        at compilation: their numbers are Python's, not traced.
+      rtol, atol: at least 0, may be traced.
       max_steps: evaluations of f, at least 1; a solver with a line search may overrun it by one search.
       trace: also return the residual of every evaluation.
     Returns:
       Solution: `value` the iterate of least residual, `steps` the number of evaluations of f, `status` a Status.
     Raises:
-      InputError: z0 is not of float32 or float64, f changes its shapes or dtype, or max_steps < 1.
+      InputError: z0 is not of float32 or float64, f changes its shapes or dtype, max_steps < 1, a tolerance is negative
+        or NaN, or solver or adjoint is not such a record.
     """
     if max_steps < 1:
         raise InputError(f"max_steps is {max_steps}: allow at least one evaluation of f")
+    if not (hasattr(solver, "init") and hasattr(solver, "step")):
+        raise InputError(f"solver is {solver!r}: pass a record, SOLVERS[name] with one of {', '.join(SOLVERS)}")
+    if not hasattr(adjoint, "attach"):
+        raise InputError(f"adjoint is {adjoint!r}: pass Implicit(), Phantom() or Unrolled()")
+    for name, value in (("rtol", rtol), ("atol", atol)):
+        if not isinstance(value, jax.core.Tracer) and not np.all(np.asarray(value) >= 0):
+            raise InputError(f"{name} is {value}: a tolerance is a number of at least 0")
     if isinstance(adjoint, Implicit) and adjoint.linear not in LINEAR:
         raise InputError(f"unknown linear solver {adjoint.linear!r}: choose one of {', '.join(LINEAR)}")
     flat, unravel, pure, consts = _flatten(f, z0, args)

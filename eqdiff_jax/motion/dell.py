@@ -16,8 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from eqdiff_jax.contraction.gains import max_norm
 from eqdiff_jax.contraction.lipschitz import cayley
-from eqdiff_jax.contraction.norms import max_norm, spectral_norm
+from eqdiff_jax.contraction.norms import spectral_norm
 from eqdiff_jax.contraction.rounding import gamma, roundoff
 from eqdiff_jax.equilibrium.picard import iterate
 from eqdiff_jax.motion.skeleton import REST

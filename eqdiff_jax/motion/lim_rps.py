@@ -25,7 +25,8 @@ import numpy as np
 from eqdiff_jax.contraction.lipschitz import aol
 from eqdiff_jax.contraction.norms import spectral_norm
 from eqdiff_jax.contraction.rounding import gamma as gamma_k
-from eqdiff_jax.equilibrium.picard import iterate, norm
+from eqdiff_jax.contraction.rounding import length
+from eqdiff_jax.equilibrium.picard import iterate
 from eqdiff_jax.errors import InputError
 from eqdiff_jax.motion.dell import RATE, SLOW
 from eqdiff_jax.types import Array, Certificate, Kind
@@ -153,8 +154,8 @@ def error_bound(
     residual = proximal_step(operator, s, measured, gamma, tau) - s
     first = ratio * (operator @ residual)
     second = ratio * (operator @ first)
-    near = norm(residual - first + second)
-    return (1.0 + tau) / tau * (near + ratio**3 / (1.0 - ratio) * norm(residual))
+    near = length(residual - first + second)
+    return (1.0 + tau) / tau * (near + ratio**3 / (1.0 - ratio) * length(residual))
 
 
 def predict(z: Array, velocity: Array, horizon: float = HORIZON) -> Array:

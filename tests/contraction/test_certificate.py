@@ -89,7 +89,7 @@ def test_the_float32_program_keeps_its_certificate(name, radius):
     program = jax.jit(jax.vmap(lambda x: w2 @ function(w1 @ x + b1) + b2))
     first = contraction.dense(w1, b1, radius=radius)
     reach = first.bound * radius + float(np.linalg.norm(b1)) * 1.01 + 1
-    middle = contraction.activation(name, radius=max(reach, 40**0.5))
+    middle = contraction.activation(name, radius=max(reach, 40**0.5), size=40)
     whole = contraction.compose(first, middle, contraction.dense(w2, b2, radius=max(reach, 40**0.5)))
     direction = np.linalg.svd(w1)[2][0]
     x, y = adversarial_pairs(np.random.default_rng(0), 4000, 24, radius, direction)
@@ -142,7 +142,7 @@ def test_activations_err_by_less_than_sixteen_roundings(name, function):
     rounded = np.asarray(jax.jit(function)(grid), np.float64)
     with jax.enable_x64(True):
         exact = np.asarray(jax.jit(function)(grid.astype(np.float64)))
-    size = np.maximum(np.abs(grid), 1.0) if name == "sigmoid" else np.abs(grid)
+    size = exact if name == "sigmoid" else np.abs(grid)
     assert (np.abs(rounded - exact) <= 16 * 2.0**-24 * size + 1e-37).all()
 
 
@@ -157,11 +157,30 @@ def test_equilibrium_by_hand():
     assert contraction.monotone_equilibrium(0.25, 3.0).bound == 12.0
 
 
+def test_residuals_of_the_solutions_enter_an_equilibrium_certificate():
+    """z = 0.9 z + x solved to residual r on opposite sides: z* apart by 2 r/(1 - L) for the same x."""
+    record = contraction.equilibrium(made(0.9), 1.0, residual=1e-3)
+    assert record.bound == pytest.approx(10)
+    assert record.rounding == pytest.approx(0.02, rel=1e-12)
+    assert record.rounding >= (1e-3 - -1e-3) / (1 - 0.9)
+    assert any("0.001" in text for text in record.assumptions)
+    with pytest.raises(InputError, match="residual"):
+        contraction.equilibrium(made(0.5), 1.0, residual=np.nan)
+
+
+def test_sigmoid_errs_by_its_value_and_needs_a_size():
+    with pytest.raises(InputError, match="size"):
+        contraction.activation("sigmoid", radius=1.0)
+    alone = contraction.activation("sigmoid", radius=0.0, size=100)
+    assert alone.rounding == pytest.approx(2 * 16 * 2.0**-24 * 5)
+
+
 @pytest.mark.parametrize("bound", [1.0, 1.5, np.inf, np.nan])
 def test_an_equilibrium_without_contraction_is_not_certified(bound):
     record = contraction.equilibrium(made(bound, method="SVD norm of W_rec"), 2.0)
     assert record.bound == np.inf
     assert not record.contraction
+    assert record.kind == Kind.ESTIMATED
     assert "not certified" in record.method and "W_rec" in record.method
 
 

@@ -136,6 +136,52 @@ def test_degenerate_maps(dense_limit):
         radius(lambda z: jnp.sqrt(z - 1))
 
 
+def hidden(matrix, seed=0):
+    """Q M Q^T in float32, Q a random rotation: the structure is there, but no entry shows it."""
+    q = np.linalg.qr(np.random.default_rng(seed).normal(size=matrix.shape))[0]
+    return np.float32(q @ matrix @ q.T)
+
+
+@pytest.mark.parametrize("dense_limit", [512, 0])
+def test_a_radius_without_digits_is_not_returned(dense_limit):
+    """A Jordan block of 0.5 at n = 40, rounded to float32, has eigenvalues as large as 1.1."""
+    jordan = hidden(0.5 * np.eye(40) + np.eye(40, k=1))
+    assert np.abs(np.linalg.eigvals(jordan.astype(np.float64))).max() > 1
+    with pytest.raises(ArithmeticError, match="far from normal"):
+        contraction.spectral_radius(lambda z: jordan @ z, jnp.zeros(40), dense_limit=dense_limit)
+
+
+@pytest.mark.parametrize("dense_limit", [512, 0])
+def test_zero_eigenvalues_without_eigenvectors_do_no_harm(dense_limit):
+    """A Gauss-Seidel sweep: half of its eigenvalues are 0, and defective."""
+    rng = np.random.default_rng(1)
+    upper, lower = (np.linalg.qr(rng.normal(size=(30, 30)))[0] for _ in range(2))
+    sweep = hidden(np.block([[np.zeros((30, 30)), 0.5 * upper], [np.zeros((30, 30)), 0.6 * lower]]))
+    value = contraction.spectral_radius(lambda z: sweep @ z, jnp.zeros(60), dense_limit=dense_limit)
+    assert value == pytest.approx(0.6, rel=1e-4)
+
+
+def test_the_estimated_error_covers_the_error():
+    """Non-normal systems of known radius: J = S D S^-1 with D known, S ever worse conditioned."""
+    rng = np.random.default_rng(2)
+    for power in (0, 1, 2, 3):
+        exact = np.r_[0.9, np.linspace(0, 0.7, 29)]
+        s = np.linalg.qr(rng.normal(size=(30, 30)))[0] * 10.0 ** np.linspace(0, power, 30)
+        s = s @ np.linalg.qr(rng.normal(size=(30, 30)))[0]
+        matrix = np.float32(s * exact @ np.linalg.inv(s)).astype(np.float64)
+        found = contraction.arnoldi(lambda v, m=matrix: m @ v, 30, transpose=lambda v, m=matrix: m.T @ v,
+                                    subspace=20, dtype=np.float32)
+        assert abs(found.value - 0.9) <= 4 * found.error <= 1e4 * abs(found.value - 0.9) + 1e-4
+
+
+@pytest.mark.parametrize("knobs", [{"subspace": 0}, {"restarts": 0}, {"tol": 0.0}])
+def test_knobs_that_cannot_work_are_refused(knobs):
+    with pytest.raises(InputError, match="subspace"):
+        contraction.spectral_radius(lambda z: z, jnp.ones(3), **knobs)
+    with pytest.raises(InputError, match="steps"):
+        contraction.local_lipschitz(lambda z: z, jnp.ones(3), steps=0)
+
+
 def test_a_map_into_another_space_has_no_radius():
     with pytest.raises(InputError, match="itself"):
         contraction.spectral_radius(lambda z: z[:2], jnp.ones(3))

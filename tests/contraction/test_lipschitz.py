@@ -159,6 +159,10 @@ def test_monotone_a_thousand_draws_keep_the_margin():
     least, largest = np.linalg.eigvalsh(symmetric).min(axis=1), np.abs(symmetric).max(axis=(1, 2))
     assert (least >= m - LAPACK * largest).all()
     assert singular_values(matrices).max() > 10  # far from |W| < 1, which is the point of the parametrisation
+    for seed in range(2, 10):  # long B: rescaled, where a contracted b - b^T has a diagonal
+        b = np.float32(np.random.default_rng(seed).normal(size=(100, 16, 16)) * 3e6)
+        w = np.asarray(jax.jit(jax.vmap(lambda b: contraction.monotone(jnp.zeros((1, 16)), b, m)))(b), np.float64)
+        assert np.linalg.eigvalsh(np.eye(16) - (w + w.transpose(0, 2, 1)) / 2).min() >= m
     small = np.asarray(contraction.monotone(np.zeros((2, 3), np.float32), np.float32([[0, 1, 0]] * 3), m))
     np.testing.assert_allclose(small, [[0.75, 1, 0], [-1, 0.75, -1], [0, 1, 0.75]], atol=1e-5)
 
@@ -200,3 +204,27 @@ def test_bounds_hold_after_training_at_an_absurd_rate():
     assert np.linalg.eigvalsh(np.eye(16) - (w + w.T) / 2)[0] >= m - LAPACK * np.abs(w).max()
     weight, diagonal = (np.asarray(v, np.float64) for v in sll_weights(params["sll"], params["log_q"][0]))
     assert singular_values(weight / diagonal[:, None] ** 0.5)[0] <= 1 + LAPACK  # T >= W W^T
+
+
+@pytest.mark.parametrize("largest", [1e37, 8.6e37, 3e38])
+def test_the_largest_floats_are_bounded_too(largest):
+    """From 8.5e37 on 1/max|raw| is subnormal, which compiled programs take for 0."""
+    rng = np.random.default_rng(0)
+    raw = rng.uniform(-1, 1, (12, 8)).astype(np.float32)
+    raw[0, 0] = 1.0
+    raw = np.float32(largest) * raw
+    for make in (contraction.cayley, contraction.aol, contraction.spectral):
+        matrix = np.asarray(jax.jit(make)(raw))
+        assert np.isfinite(matrix).all()
+        assert 0.3 < singular_values(matrix).max() <= 1
+    layer = jax.jit(lambda x: contraction.sll(x, raw, jnp.zeros(12), jnp.zeros(12)))
+    assert not np.allclose(layer(jnp.ones(8)), 1.0)  # it still does something
+    skew = np.asarray(jax.jit(lambda b: contraction.monotone(jnp.zeros((1, 8)), b, 0.5))(raw[:8]))
+    assert np.abs(skew).max() > 10
+
+
+@pytest.mark.parametrize("make", [contraction.cayley, contraction.aol, contraction.spectral])
+@pytest.mark.parametrize("raw", [np.zeros((0, 0), np.float32), np.zeros(4, np.float32), np.zeros((4, 4), np.float16)])
+def test_what_is_no_matrix_is_refused(make, raw):
+    with pytest.raises(InputError, match="matrix"):
+        make(jnp.asarray(raw))

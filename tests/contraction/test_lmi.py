@@ -157,3 +157,29 @@ def test_no_input_and_no_output_have_constant_zero():
 def test_bad_shapes_are_refused(call):
     with pytest.raises(InputError):
         call()
+
+
+@pytest.mark.parametrize(("u_size", "c_size"), [(1e100, 1.0), (1.0, 1e100), (1e150, 1e150), (1e-150, 1e-150),
+                                                (1e-200, 1e200), (1.0, 1e-300)])
+def test_the_bound_scales_with_what_goes_in_and_out(u_size, c_size):
+    rng = np.random.default_rng(0)
+    w, u, c = 0.2 * rng.normal(size=(6, 6)), rng.normal(size=(6, 3)), rng.normal(size=(2, 6))
+    usual = contraction.implicit_lipschitz(w, u, c).bound
+    found = contraction.implicit_lipschitz(w, u * u_size, c * c_size)
+    assert found.bound == pytest.approx(usual * u_size * c_size, rel=1e-6)
+    assert found.contraction == (found.bound < 1)
+
+
+def test_never_above_the_simple_bound():
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        w = rng.normal(size=(5, 5))
+        w *= rng.choice([0.1, 0.9, 0.999999]) / contraction.spectral_norm(w)
+        u, c = rng.normal(size=(5, 2)), rng.normal(size=(3, 5))
+        simple = contraction.spectral_norm(c) * contraction.spectral_norm(u) / (1 - contraction.spectral_norm(w))
+        assert contraction.implicit_lipschitz(w, u, c).bound <= simple * (1 + 1e-12)
+
+
+def test_hopeless_weights_are_not_certified():
+    found = contraction.implicit_lipschitz(1e100 * np.eye(3), np.eye(3))
+    assert found.bound == np.inf and not found.contraction and found.kind == Kind.ESTIMATED

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from eqdiff_jax import contraction
-from eqdiff_jax.contraction.rounding import gamma, residual_bound, roundoff
+from eqdiff_jax.contraction.norms import svd_bound
+from eqdiff_jax.contraction.rounding import gamma, length, residual_bound, roundoff
 from eqdiff_jax.errors import InputError
 
 
@@ -114,3 +115,33 @@ def test_blocks_and_weights_must_fit():
         contraction.block_norms(np.eye(3), (1, 1))
     with pytest.raises(InputError, match="positive"):
         contraction.max_norm(np.eye(2), [1.0, 0.0])
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e-20, 1e20, 8.6e37, 3e38])
+def test_in_program_bounds_over_the_whole_range_of_float32(size):
+    rng = np.random.default_rng(0)
+    matrix = np.float32(size) * np.clip(rng.normal(size=(6, 5)) / 9, -1, 1).astype(np.float32)
+    sigma = contraction.spectral_norm(matrix)
+
+    def by_svd(w):
+        return svd_bound(w, *jnp.linalg.svd(w, full_matrices=False))
+
+    for bound in (contraction.gram_bound, contraction.schatten, by_svd):
+        found = float(jax.jit(bound)(matrix))
+        assert sigma <= found <= 1.6 * sigma or (found == np.inf and sigma > 1.5e38)
+
+
+def test_length_neither_overflows_nor_vanishes():
+    x = np.array([3.0, -4.0], np.float32)
+    for size in (1e-37, 1e-20, 1.0, 1e20, 5e37):
+        assert float(jax.jit(length)(np.float32(size) * x)) == pytest.approx(5 * size, rel=1e-6)
+    assert float(length(jnp.zeros(3))) == 0
+    np.testing.assert_array_equal(jax.grad(length)(jnp.zeros(3)), 0)
+    np.testing.assert_allclose(jax.grad(length)(x), x / 5, rtol=1e-6)
+    for bad in (np.nan, np.inf):
+        assert not np.isfinite(length(np.array([1.0, bad], np.float32)))
+
+
+def test_complex_matrices_are_refused():
+    with pytest.raises(InputError, match="complex"):
+        contraction.spectral_norm(np.eye(2) * 1j)

@@ -1,12 +1,15 @@
 """Small-gain conditions against hand-computed cases, and reports that say no more than they know."""
 
+from fractions import Fraction
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from eqdiff_jax import contraction
-from eqdiff_jax.contraction.small_gain import coupling_limit, perron_limits, perron_root, row_sum_limits
+from eqdiff_jax.contraction.gains import contracting_weights, perron_limits, perron_root, row_sum_limits
+from eqdiff_jax.contraction.small_gain import coupling_limit
 from eqdiff_jax.errors import InputError
 from eqdiff_jax.types import Kind
 
@@ -88,6 +91,72 @@ def test_limits_where_coupling_never_or_always_hurts():
     one_way = report([[0.5, 0.0], [7.0, 0.5]], gains=[[0.5, 0.0], [7.0, 0.5]])
     assert one_way.limits[2].both == np.inf
     assert coupling_limit(lambda s: 0.5 * s, 0.5) == pytest.approx(2.0, rel=1e-4)
+
+
+def test_rounding_never_proves():
+    """bc = (1-a)(1-d) up to one float: what float arithmetic calls 1 - 1e-16 is decided in rationals."""
+    rng = np.random.default_rng(0)
+    for _ in range(2000):
+        a, d, b = rng.uniform(0.01, 0.99, 3)
+        edge = (1 - a) * (1 - d) / b
+        for c in (np.nextafter(edge, 0), edge, np.nextafter(edge, 9)):
+            holds = Fraction(b) * Fraction(c) < (1 - Fraction(a)) * (1 - Fraction(d))
+            root = perron_root([[a, b], [c, d]])
+            assert not (root < 1 and not holds)
+            assert root >= 1 or holds
+            assert abs(root - 1) < 1e-13
+    third = 1 / 3
+    assert contraction.max_norm([[third, third, third]] * 3) >= Fraction(third) * 3
+    assert contraction.max_norm([[0.1, 0.9], [0.0, 0.0]]) > 1  # as floats 0.1 + 0.9 is 1 + 3e-17
+    assert perron_root([[0.5, 0.4], [0.4, 0.5]]) == pytest.approx(0.9, abs=1e-16)
+
+
+@pytest.mark.parametrize("gains", [[[0.5, 0.0], [7.0, 0.5]], [[0.5, 7.0], [0.0, 0.5]], [[0.9, 0.0], [0.0, 0.2]],
+                                   [[0.0, 1e-9], [1e5, 0.99]], [[0.6, 0.3], [0.5, 0.4]], [[0.0, 0.0], [0.0, 0.0]]])
+def test_the_rate_that_is_claimed_is_a_rate(gains):
+    """Also where the Perron vector has zeros: sweeps of the linear map shrink the weighted norm by it."""
+    r = report(gains, gains=gains)
+    rate = contraction.max_norm(gains, r.weights)
+    assert perron_root(gains) <= rate * (1 + 1e-12) and rate < 1
+    assert f"{rate:.6g}" in r.perron_root.implies
+    z = r.weights.copy()
+    for _ in range(20):
+        z, before = np.asarray(gains) @ z, np.max(z / r.weights)
+        assert np.max(z / r.weights) <= rate * before * (1 + 1e-12)
+    assert (contracting_weights(gains) == r.weights).all()
+
+
+def test_gains_that_the_point_contradicts_are_not_proved():
+    """dF1/dz1 is 0.9 there, the caller says 0.5."""
+    r = report([[0.9, 0.3], [0.2, 0.4]], gains=[[0.5, 0.3], [0.2, 0.4]])
+    assert r.kind == r.row_sums.kind == Kind.ESTIMATED
+    assert r.row_sums.holds is False and r.gains[0, 0] == pytest.approx(0.9, rel=1e-5)
+    assert r.distance == np.inf
+    assert len(r.violated) == 1 and "dF1/dz1" in r.violated[0] and "0.5" in r.violated[0]
+    assert "not proved: |dF1/dz1| is 0.9" in str(r)
+
+
+def test_a_radius_without_digits_decides_nothing():
+    """A hidden Jordan block at 0.5, 40 unknowns: its float32 eigenvalues exceed 1, in truth it contracts at last."""
+    q = np.linalg.qr(np.random.default_rng(0).normal(size=(40, 40)))[0]
+    w = np.float32(q @ (0.5 * np.eye(40) + np.eye(40, k=1)) @ q.T)
+    for limit in (512, 0):
+        r = contraction.coupled_report(lambda z1, z2: w @ z1 + 0 * z2, lambda z2, z1: 0.1 * z2, jnp.zeros(40),
+                                       jnp.zeros(1), gains=[[1.6, 0.0], [0.0, 0.2]], dense_limit=limit)
+        assert r.local.holds is None
+        assert "errs by" in r.local.implies
+        assert np.isnan(r.limits[2].both)
+
+
+def test_limits_say_how_far_they_were_followed():
+    weak = report([[0.5, 1e-6], [1e-6, 0.5]], gains=[[0.5, 1e-6], [1e-6, 0.5]])
+    assert "more than 100" in str(weak) and "more than 10000" in str(weak)
+    assert np.isnan(coupling_limit(lambda s: float("nan") if s > 3 else 0.5, 0.5))
+
+
+def test_integer_points_are_refused():
+    with pytest.raises(InputError, match="needs floats"):
+        contraction.coupled_report(*linear(np.zeros((2, 2))), jnp.zeros(1, int), jnp.zeros(1), gains=np.zeros((2, 2)))
 
 
 def test_limit_below_one_when_the_coupling_is_too_strong_already():
@@ -202,6 +271,12 @@ def test_mixed_monotone_maps_are_recognised():
     assert found.plausible
     assert found.kind == Kind.ESTIMATED
     assert "sampled evidence" in found.method
+
+
+def test_nan_breaks_the_order():
+    found = contraction.mixed_monotone(lambda z1, z2: z1 * jnp.nan, lambda z2, z1: z2, jax.random.key(0), sample)
+    assert found.violations[0] == 1.0
+    assert not found.plausible
 
 
 def test_violations_are_counted_map_by_map():

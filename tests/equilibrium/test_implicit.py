@@ -7,7 +7,17 @@ import pytest
 import zoo
 from jax.test_util import check_grads
 
-from eqdiff_jax.equilibrium import Implicit, Phantom, Picard, Unrolled, fixed_point, pullback
+from eqdiff_jax.equilibrium import (
+    Anderson,
+    Broyden,
+    Implicit,
+    Phantom,
+    Picard,
+    Unrolled,
+    anderson,
+    fixed_point,
+    pullback,
+)
 from eqdiff_jax.errors import InputError
 
 N = 16
@@ -148,12 +158,16 @@ def test_too_few_products_is_a_failure_not_a_wrong_number(problem):
 
 
 @pytest.mark.parametrize("adjoint", IMPLICIT, ids=lambda a: a.linear)
-def test_tiny_cotangents_are_not_lost(problem, adjoint):
-    """In float32 the square of 1e-25 is 0: an unscaled solver takes the system for solved."""
+def test_tiny_and_huge_cotangents_are_not_lost(problem, adjoint):
+    """In float32 the square of 1e-25 is 0, and so is 1/2^126 compiled: the system would look solved."""
     w, x = (a.astype(jnp.float32) for a in problem)
     solution, pull = pullback(zoo.layer, jnp.zeros(N, jnp.float32), w, x, adjoint=adjoint)
-    (_, plain), (_, tiny), (_, none) = (pull(jnp.full(N, s, jnp.float32))[0] for s in (1.0, 1e-25, 0.0))
+    (_, plain), (_, tiny), (_, huge), (_, none) = (pull(jnp.full(N, s, jnp.float32))[0]
+                                                   for s in (1.0, 1e-25, 2.0**126, 0.0))
     np.testing.assert_allclose(np.float64(tiny) * 1e25, plain, rtol=1e-4)
+    within = np.abs(plain) < 3.9  # beyond it the answer itself leaves float32
+    np.testing.assert_allclose(np.float64(huge)[within] / 2.0**126, plain[within], rtol=1e-4)
+    assert within.any() and not np.isclose(huge, 0).any()
     np.testing.assert_array_equal(none, 0)
 
 
@@ -163,6 +177,54 @@ def test_no_derivative_where_the_forward_solve_went_astray():
     for solver, args in ((Picard(), (r, b)), (Picard(), (r, b * jnp.nan))):
         gradient = jax.grad(lambda b, r, s=solver: jnp.sum(fixed_point(turning.f, jnp.zeros(2), r, b, solver=s).value))
         assert np.isnan(gradient(args[1], args[0])).all()
+
+
+def test_a_loss_that_masks_the_astray_out_keeps_its_derivative():
+    """Two problems in one batch, one diverges: the other's derivative is untouched."""
+    rates = jnp.array([0.5, 3.0])
+
+    def solve(rate, b):
+        return fixed_point(lambda z, rate, b: rate * z + b, jnp.zeros(2), rate, b, solver=Picard())
+
+    def loss(b, mask):
+        found = jax.vmap(solve, (0, None))(rates, b)
+        return jnp.sum(jnp.where(mask[:, None], found.value, 0.0))
+
+    np.testing.assert_allclose(jax.grad(loss)(jnp.ones(2), jnp.array([True, False])), 2.0, rtol=1e-5)
+    assert np.isnan(jax.grad(loss)(jnp.ones(2), jnp.array([True, True]))).all()
+
+
+@pytest.mark.parametrize("solver", [Picard(), Anderson(), Broyden()], ids=lambda s: type(s).__name__)
+def test_unrolled_through_an_exact_fixed_point(solver):
+    """f(z) = z/2 + x from z0 = 2 x is there at once; z = x + 0 z after one step: residuals of 0 on the way."""
+    def solution(x, slope, z0):
+        return jnp.sum(fixed_point(lambda z, x: slope * z + x, z0, x, solver=solver, adjoint=Unrolled(),
+                                   max_steps=30).value)
+
+    for slope, z0 in ((0.5, 2.0), (0.0, 0.0), (0.0, 5.0)):
+        gradient = jax.jit(jax.grad(solution), static_argnums=1)(jnp.ones(3), slope, jnp.full(3, z0))
+        assert np.isfinite(gradient).all()
+        if z0 != 2.0:  # where the start is the answer nothing was iterated
+            np.testing.assert_allclose(gradient, 1.0)
+
+
+def test_mixing_weights_have_the_derivative_of_their_formula():
+    rng = np.random.default_rng(0)
+    directions = jnp.asarray(rng.normal(size=(5, 8)))
+    directions = directions / jnp.linalg.norm(directions, axis=1, keepdims=True)
+    sizes = jnp.asarray([0.3, 2.0, 0.7, 0.0, 1.1])
+
+    def weights(directions, sizes):
+        return anderson.mixing_weights(directions @ directions.T, sizes, 1e-6)
+
+    assert float(jnp.sum(weights(directions, sizes))) == pytest.approx(1.0)
+    assert weights(directions, sizes)[3] == 0
+    check_grads(lambda s: weights(directions, jnp.where(sizes > 0, s, 0.0)), (sizes,), order=2, modes=("fwd", "rev"),
+                atol=1e-4, rtol=1e-4)
+    indefinite = -jnp.eye(5)
+    np.testing.assert_array_equal(anderson.mixing_weights(indefinite, sizes, 1e-6), 0)
+    gradient = jax.grad(lambda c: jnp.sum(anderson.mixing_weights(c, sizes, 1e-6) ** 2))(indefinite)
+    np.testing.assert_array_equal(gradient, 0)
 
 
 def test_float32(problem):

@@ -252,6 +252,34 @@ def test_any_contraction_is_solved(seed, rate, kind):
     assert np.linalg.norm(found.value - zoo.reference(problem)) <= found.residual / (1 - rate) + 1e-12
 
 
+@pytest.mark.parametrize("solver", NATIVE)
+@pytest.mark.parametrize("size", [1e-30, 1e-22, 1e20, 1e36])
+def test_the_range_of_float32_is_used_whole(solver, size):
+    """z = R z + size b: squares of residuals would under- or overflow, and the answer scales with b."""
+    problem = zoo.affine(0.5)
+    w, b = (np.asarray(a, np.float32) for a in problem.args)
+    run = jax.jit(lambda b: fixed_point(problem.f, jnp.zeros(b.shape, b.dtype), w, b, solver=SOLVERS[solver],
+                                        rtol=1e-5, atol=0.0))
+    found, usual = run(np.float32(size) * b), run(b)
+    assert found.status == usual.status == Status.CONVERGED
+    np.testing.assert_allclose(np.float64(found.value) / size, usual.value, rtol=1e-3, atol=1e-4)
+    assert 0 < found.relative <= 1e-5
+
+
+def test_an_exact_fixed_point_has_residual_nought_and_nothing_is_nan():
+    """f(z) = z at the start, and a constant map, hit exactly by the second step."""
+    for found in (fixed_point(lambda z: 1.0 * z, jnp.zeros(3), trace=True),
+                  fixed_point(lambda z: 0.0 * z + 2.0, jnp.ones(3), trace=True)):
+        assert found.status == Status.CONVERGED
+        assert found.residual == found.relative == 0
+        assert np.isfinite(found.trace[:found.steps]).all()
+
+
+def test_a_traced_rate_is_judged_by_value():
+    assert jax.jit(picard.error_bound)(0.5, jnp.ones(4)) == pytest.approx(2.0)
+    assert jax.jit(picard.error_bound)(1.0, jnp.ones(4)) == np.inf
+
+
 def test_damping_tames_what_picard_cannot():
     """-1.5 z + 1: slope -1.5 leaves the unit disc, damped by 0.5 it is -0.25."""
     z0, f = jnp.zeros(2), lambda z: -1.5 * z + 1.0
@@ -280,6 +308,12 @@ def test_the_safeguard_rejects_and_recovers():
     (lambda: fixed_point(lambda z: z[:1], jnp.zeros(2)), "same structure"),
     (lambda: fixed_point(jnp.cos, jnp.zeros(2), max_steps=0), "max_steps"),
     (lambda: fixed_point(lambda z: {"a": z}, jnp.zeros(2)), "same structure"),
+    (lambda: fixed_point(jnp.cos, jnp.zeros(2), solver="picard"), r"SOLVERS\[name\]"),
+    (lambda: fixed_point(jnp.cos, jnp.zeros(2), adjoint="implicit"), "Implicit()"),
+    (lambda: fixed_point(jnp.cos, jnp.zeros(2), solver=Anderson(window=0)), "window"),
+    (lambda: fixed_point(jnp.cos, jnp.zeros(2), rtol=-1e-3), "rtol"),
+    (lambda: fixed_point(jnp.cos, jnp.zeros(2), atol=np.nan), "atol"),
+    (lambda: picard.iterate(jnp.cos, jnp.zeros(2), 0, 0.5), "at least once"),
 ])
 def test_bad_input_is_refused(call, message):
     with pytest.raises(InputError, match=message):
