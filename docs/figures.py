@@ -5,6 +5,7 @@ fixed. About a minute on two CPU cores.
 """
 
 import argparse
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 from PIL import Image
 
-from eqdiff_jax import cascade
+from eqdiff_jax import cascade, diffusion
 from eqdiff_jax.equilibrium import flows
 from eqdiff_jax.training import checkpoint
 
@@ -176,9 +177,50 @@ def bounds() -> Figure:
     return cascade.picture(rows)
 
 
+def _toy(letters: int = 3, cells: int = 3) -> tuple[np.ndarray, Callable]:
+    """A random joint law over all words, and predict(tokens, t) with its exact posterior."""
+    words = np.array(list(itertools.product(range(letters), repeat=cells)))
+    law = np.random.default_rng(6).dirichlet(np.full(len(words), 0.7))
+    table = []
+    for noisy in itertools.product(range(letters + 1), repeat=cells):
+        seen = np.array(noisy) != letters
+        weight = law * (words[:, seen] == np.array(noisy)[seen]).all(axis=1)
+        table.append([np.bincount(words[:, i], weight, minlength=letters) / weight.sum() for i in range(cells)])
+    logits, place = jnp.log(jnp.asarray(table) + 1e-30), (letters + 1) ** np.arange(cells)[::-1]
+    return law, lambda tokens, t: logits[tokens @ place]
+
+
+def sampler_errors(count: int = 400_000) -> Figure:
+    """Total variation between what each sampler draws and the data law, against the number of steps."""
+    law, predict = _toy()
+    process, steps = diffusion.absorbing(3, diffusion.SCHEDULES["cosine"]), np.array([1, 2, 4, 8, 16, 32, 64])
+    figure = Figure(figsize=(7.2, 4.6), layout="constrained")
+    ax = figure.subplots()
+    samplers = {"analytic = ancestral": (diffusion.Analytic(), BLUE, "o-"), "Euler": (diffusion.Euler(), ORANGE, "s-"),
+                "ReMDM, cap 0.04": (diffusion.ReMDM(), GREEN, "^-"),
+                "confidence, noise 4.5": (diffusion.Confidence(), "#7b3294", "v-"),
+                "first hitting (3 calls)": (diffusion.FirstHitting(), INK, "d--")}
+    for name, (sampler, colour, marker) in samplers.items():
+        draw = jax.jit(lambda key, steps, s=sampler: diffusion.sample(
+            key, predict, process, (count, 3), sampler=s, steps=steps).tokens @ jnp.array([9, 3, 1]))
+        found = [np.bincount(draw(jax.random.key(0), int(n)), minlength=27) / count for n in steps]
+        ax.loglog(steps, [0.5 * np.abs(f - law).sum() for f in found], marker, color=colour, label=name)
+    ax.loglog(steps, 0.45 / steps, ":", color=DIM, label="1/T")
+    noise = 0.5 * np.sqrt(2 / np.pi * law * (1 - law) / count).sum()
+    ax.axhline(noise, color=DIM, linewidth=0.8)
+    ax.text(1.05, noise * 0.94, f"noise of {count:,} draws", color=DIM, fontsize=9, va="top")
+    ax.set_ylim(bottom=noise * 0.7)
+    ax.set(xlabel="steps T", ylabel="total variation to the data law", xticks=steps, xticklabels=steps,
+           title="Samplers on a world whose every law is known")
+    ax.minorticks_off()
+    ax.legend()
+    return figure
+
+
 FIGURES: dict[str, Callable[[], Figure]] = {
     "flows.png": structural_equivalence,
     "cascade.png": bounds,
+    "samplers.png": sampler_errors,
 }
 
 

@@ -3,6 +3,7 @@
     conditioning [104] -> embedding [768] -> log posterior of each cell, legal and guided -> bounded change
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import cast
 
@@ -25,6 +26,7 @@ from eqdiff_jax.types import Array, Change, Params, Predict
 
 GUIDANCE = 3.0  # the weight whose grids come closest to the descriptors of the pairs (of 1, 1.5, 2, 3)
 PROCESS = absorbing(len(VOCABULARY))
+REST, STEPS_PER_BAR = 0, 16  # the rest is legal on every track
 _LEGAL = LEGAL[:, None, :]  # [12, 1, 81]
 
 
@@ -45,10 +47,16 @@ def posterior(params: Params, conditioning: Array, given: Array) -> Predict:
     return predict
 
 
-def predictor(params: Params, conditioning: Array, guidance: Array | float = GUIDANCE) -> Predict:
-    """`posterior`, guided: the conditional and the unconditional pass run as one batch of 2 B, then mix."""
+def predictor(params: Params, conditioning: Array, guidance: Array | float = GUIDANCE,
+              negative: Array | None = None) -> Predict:
+    """`posterior`, guided: two passes run as one batch of 2 B, then mix, log p ~ w log p_c + (1 - w) log p_u.
+
+    p_u is unconditional, or, with `negative` [B, 104], that of a conditioning to keep away from.
+    """
     batch = conditioning.shape[0]
-    both = posterior(params, jnp.concatenate([conditioning, conditioning]), jnp.arange(2 * batch) < batch)
+    other = conditioning if negative is None else negative
+    given = (jnp.arange(2 * batch) < batch) | (negative is not None)
+    both = posterior(params, jnp.concatenate([conditioning, other]), given)
 
     def predict(tokens: Array, t: Array) -> Array:
         conditional, unconditional = jnp.split(both(jnp.concatenate([tokens, tokens]), t), 2)
@@ -62,7 +70,7 @@ def compose(key: Array, params: Params, conditioning: Array, previous: Array, *,
             previous_conditioning: Array | None = None, steps: Array | int = 0, temperature: Array | float = 0.0,
             guidance: Array | float = GUIDANCE, kappa: Array | float = bounded_change.KAPPA,
             idle: Array | int = bounded_change.IDLE, most: Array | int = bounded_change.MOST,
-            sampler: str = "analytic") -> Change:
+            negative: Array | None = None, sampler: str = "analytic") -> Change:
     """The next grid, at most `budget` cells away from the previous one.
 
     Args:
@@ -74,9 +82,12 @@ def compose(key: Array, params: Params, conditioning: Array, previous: Array, *,
       previous_conditioning: what made `previous`, shaped as conditioning; None: only `idle` cells may change.
       steps, temperature: scalar or [B]; 0 takes them from the window's prediction_confidence (commitment).
       guidance: weight of classifier-free guidance, 1 for none.
+      negative: a conditioning to keep away from, shaped as conditioning (`predictor`).
+      sampler: a name of `diffusion.SAMPLERS`.
       kappa, idle, most: the budget min(most, floor(kappa ||c - c_prev|| 384) + idle).
     Returns:
-      Change, with a leading axis B if conditioning has one. Hamming(tokens, previous) <= budget always.
+      Change, with a leading axis B if conditioning has one. Hamming(tokens, previous) <= budget always. Where the
+      network gives NaN the previous grid comes back, marked `invalid`: music does not stop.
     """
     single = conditioning.ndim == 1
     if previous_conditioning is None:
@@ -84,10 +95,28 @@ def compose(key: Array, params: Params, conditioning: Array, previous: Array, *,
     if single:
         conditioning, previous_conditioning = conditioning[None], previous_conditioning[None]
         previous = jnp.asarray(previous)[None]
-    change = transition(key, predictor(params, conditioning, guidance), conditioning, jnp.asarray(previous, jnp.int32),
+        negative = None if negative is None else negative[None]
+    change = transition(key, predictor(params, conditioning, guidance, negative), conditioning,
+                        jnp.asarray(previous, jnp.int32),
                         previous_conditioning, steps=steps, temperature=temperature, kappa=kappa, idle=idle,
                         most=most, sampler=sampler)
     return jax.tree.map(lambda x: x[0] if x.ndim else x, change) if single else change
+
+
+def hide(tokens: Array, tracks: Sequence[int] = (), bars: Sequence[int] = ()) -> Array:
+    """`tokens` [..., 12, 32] with whole tracks (0 to 11) and whole bars (0, 1) masked, for `infill`."""
+    track = jnp.isin(jnp.arange(tokens.shape[-2]), jnp.asarray(tracks, jnp.int32))[:, None]
+    bar = jnp.isin(jnp.arange(tokens.shape[-1]) // STEPS_PER_BAR, jnp.asarray(bars, jnp.int32))
+    return jnp.where(track | bar, PROCESS.mask, tokens)
+
+
+def infill(key: Array, params: Params, conditioning: Array, tokens: Array, **knobs) -> Change:
+    """The masked cells of `tokens` filled, the others kept bit for bit: accompaniment, continuation, repair.
+
+    compose with a budget of exactly the masks; arguments and result as there.
+    `infill(key, params, c, hide(grid, tracks=(4, 5)))` makes two tracks anew, `hide(grid, bars=(1,))` a second bar.
+    """
+    return compose(key, params, conditioning, tokens, idle=0, most=0, **knobs)
 
 
 def transition(key: Array, predict: Predict, conditioning: Array, previous: Array, previous_conditioning: Array, *,
@@ -113,5 +142,7 @@ def transition(key: Array, predict: Predict, conditioning: Array, previous: Arra
     start = bounded_change.remask_least_likely(likelihood, previous, allowed, mask)
     drawn = sample(key_sample, predict, PROCESS, previous.shape, sampler=SAMPLERS[sampler], steps=steps,
                    temperature=temperature, initial=start)
-    return Change(drawn.tokens, jnp.sum(drawn.tokens != previous, axis=(1, 2)), allowed, steps, temperature,
-                  drawn.evaluations)
+    played = jnp.where(previous == mask, REST, previous)
+    tokens = jnp.where(drawn.invalid[:, None, None], played, drawn.tokens)
+    return Change(tokens, jnp.sum(tokens != previous, axis=(1, 2)), allowed, steps, temperature, drawn.evaluations,
+                  drawn.invalid)

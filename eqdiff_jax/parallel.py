@@ -29,3 +29,21 @@ def shard(tree):
     """Split the batch axis over the local devices: [B, ...] -> [devices, B / devices, ...]."""
     count = jax.local_device_count()
     return jax.tree.map(lambda x: x.reshape(count, x.shape[0] // count, *x.shape[1:]), tree)
+
+
+def chains(draw: Callable, key: jax.Array, count: int):
+    """draw(key, first, n) for `count` independent chains, spread over all local devices; leading axis `count`.
+
+    draw makes chains first .. first + n - 1 of a set that depends on (key, index) only, as `diffusion.sample` does, so
+    that the number of devices changes nothing. Every device makes ceil(count / devices) of them and the surplus is
+    dropped; fields of the result without a batch axis come from the first device.
+    """
+    devices = jax.local_device_count()
+    each = -(-count // devices)
+    found = data_parallel(lambda key, first: draw(key, first, each), donate=())(
+        replicate(key), jnp.arange(devices) * each)
+
+    def join(x: jax.Array) -> jax.Array:
+        return x.reshape(devices * each, *x.shape[2:])[:count] if x.ndim > 1 else x[0]
+
+    return jax.tree.map(join, found)

@@ -119,6 +119,8 @@ def perform(params: Params, limbs: np.ndarray, edges: np.ndarray, settings: Sett
             change = compose(jax.random.fold_in(key, i), music, jnp.asarray(conditioning), jnp.asarray(grid),
                              previous_conditioning=jnp.asarray(conditioning if before is None else before),
                              steps=settings.steps, temperature=settings.temperature, sampler=settings.sampler)
+            if bool(change.invalid):
+                raise InputError(f"window {i}: the network gave NaN; its weights are damaged, load another checkpoint")
             new, steps, temperature = np.asarray(change.tokens), int(change.steps), float(change.temperature)
             allowed = int(change.budget)
         confidence = conditioning[LAYOUT["prediction_confidence"]][0]

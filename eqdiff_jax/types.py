@@ -54,6 +54,26 @@ class MotionFrame(NamedTuple):
     error_lim_rps: Array  # [] a posteriori bound on |s - s*|
 
 
+class Schedule(Protocol):
+    """A noise schedule: survival, its rate, its inverse. Elementwise in t in [0, 1]."""
+
+    def alpha(self, t: Array) -> Array:
+        """Probability of having survived until t, decreasing from about 1."""
+
+    def rate(self, t: Array) -> Array:
+        """sigma'(t) = -alpha'/alpha."""
+
+    def inverse(self, alpha: Array) -> Array:
+        """t with that survival."""
+
+
+class Level(NamedTuple):
+    """How much of the data is left at some time: alpha <= unmasked."""
+
+    alpha: Array | float  # [] or [B] probability that a token is the original one, not drawn anew
+    unmasked: Array | float  # same shape, probability that it is not the mask
+
+
 class Process(NamedTuple):
     """A forward corruption process over V tokens; the mask is id V."""
 
@@ -61,14 +81,54 @@ class Process(NamedTuple):
     alpha: Callable[[Array], Array]  # time t in [0, 1] -> survival, decreasing from 1
     rate: Callable[[Array], Array]  # t -> d sigma/dt with sigma = -log alpha
     corrupt: Callable[[Array, Array, Array], Array]  # (key, tokens [B, ...], t [B]) -> tokens of the same shape
+    level: Callable[[Array], Level]  # t -> survival and unmasked probability
+    inverse: Callable[[Array], Array]  # survival -> t
+    masked: float  # share of the events that mask: 1 absorbing, 0 uniform
+    times: int | None  # T of a discrete-time process, which lives at t = k/T; None: continuous
 
     @property
     def mask(self) -> int:
         return self.vocab
 
 
-# (tokens [B, ...], t [B]) -> logits [B, ..., V]
-Predict = Callable[[Array, Array], Array]
+# (tokens [B, ...], t [B]) -> logits [B, ..., V] of the mean, or a Prediction (diffusion/parameterise.py)
+Predict = Callable[[Array, Array], Any]
+
+
+class Moment(NamedTuple):
+    """Where one step of a sampler starts and ends, of one example."""
+
+    k: Array  # [] int32 index of the step
+    time: Array  # [] t, which the network sees
+    duration: Array  # [] t - s
+    t: Level  # [] fields
+    s: Level  # [] fields; exactly clean in the last step
+    last: Array  # [] bool
+
+
+class Sampler(Protocol):
+    """A reverse step as a record of its knobs; everything here is about one example, the loop is in sampling.py."""
+
+    @property
+    def keeps(self) -> bool:
+        """A token that is not the mask stays (on an absorbing process)."""
+
+    @property
+    def steady(self) -> bool:
+        """The memory never changes, so that all steps of a chain can be computed at once."""
+
+    def init(self, key: Array, process: Process, tokens: Array, moment: Callable[[Array], Moment]) -> Any:
+        """Memory of a chain that starts at `tokens` [...]; moment(k) says when step k happens."""
+
+    def next(self, process: Process, tokens: Array, memory: Any, k: Array, moment: Callable[[Array], Moment]) -> Moment:
+        """The step to make after k - 1: step k, or a later one if nothing happens before it."""
+
+    def step(self, key: Array, process: Process, tokens: Array, prediction: Any, memory: Any,
+             moment: Moment) -> tuple[Array, Any, Array]:
+        """(tokens at s, memory, number of cells whose probabilities had to be clipped []). The key is consumed."""
+
+    def horizon(self, steps: Array, cells: int) -> Array:
+        """Number of steps after which the chain has ended for sure. []"""
 
 
 class Samples(NamedTuple):
@@ -76,7 +136,10 @@ class Samples(NamedTuple):
 
     tokens: Array  # [B, ...] int32, no masks left
     evaluations: Array  # [] network calls made for the whole batch
-    unmasked_at: Array  # [B, ...] int32 step at which each cell was filled, -1 where it was given
+    unmasked_at: Array  # [B, ...] int32 step at which each cell last changed, -1 where it was given
+    clipped: Array  # [B] int32 cells, counted step by step, whose probabilities left [0, 1] and were clipped
+    invalid: Array  # [B] bool: the network said NaN, or that nothing is possible; the cells to fill are left masked
+    sweeps: Array  # [] Picard sweeps of the parallel sampler, else 0
 
 
 class Nelbo(NamedTuple):
@@ -85,6 +148,11 @@ class Nelbo(NamedTuple):
     nats: Array  # [] mean, in nats per token
     stderr: Array  # [] its standard error over examples
     per_example: Array | np.ndarray  # [N] nats per token; NumPy where batches were gathered
+
+    @property
+    def bits(self) -> Array:
+        """[] mean, in bits per token."""
+        return self.nats / np.log(2.0)
 
 
 class Change(NamedTuple):
@@ -96,6 +164,7 @@ class Change(NamedTuple):
     steps: Array  # [B] int32 denoising steps used
     temperature: Array  # [B] temperature used
     evaluations: Array  # [] network calls of the sampler
+    invalid: Array  # [B] bool: the network gave NaN; the previous grid plays on, its holes at rest
 
 
 class Status(enum.IntEnum):

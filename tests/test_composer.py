@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from eqdiff_jax.composer import PROCESS, compose, predictor, transition
+from eqdiff_jax import composer
+from eqdiff_jax.composer import PROCESS, compose, hide, infill, predictor, transition
 from eqdiff_jax.conditioning import LAYOUT, encoder
 from eqdiff_jax.denoiser import Roformer
 from eqdiff_jax.diffusion import legal_log_posterior
@@ -98,13 +99,47 @@ def test_idle_budget_without_a_previous_conditioning(params):
 
 
 def test_no_mask_survives_nan_or_holes(params):
-    """NaN conditioning is refused at the edge; should it come through, it still gives a whole grid."""
+    """NaN conditioning is refused at the edge; should it come through, the grid that plays plays on, and says so."""
     bad = compose(jax.random.key(0), params, jnp.full(104, jnp.nan), EMPTY)
-    assert int(bad.steps) == 50 and (np.asarray(bad.tokens) < 81).all()
-    grid = compose(jax.random.key(0), params, conditioning(0), EMPTY).tokens
+    assert int(bad.steps) == 50 and (np.asarray(bad.tokens) == 0).all() and bool(bad.invalid)
+    fine = compose(jax.random.key(0), params, conditioning(0), EMPTY)
+    grid = fine.tokens
+    assert not bool(fine.invalid)
+    bad = compose(jax.random.key(0), params, jnp.full(104, jnp.nan), grid, previous_conditioning=conditioning(0))
+    np.testing.assert_array_equal(bad.tokens, grid)
+    assert bool(bad.invalid) and int(bad.changed) == 0
     holes = compose(jax.random.key(1), params, conditioning(0), grid.at[:6].set(PROCESS.mask))
     assert (np.asarray(holes.tokens) < 81).all() and int(holes.changed) == int(holes.budget) == 192
     np.testing.assert_array_equal(holes.tokens[6:], grid[6:])
+
+
+@pytest.mark.parametrize("sampler", ["analytic", "ancestral", "remdm", "parallel"])
+def test_any_tracks_and_any_bar_can_be_made_from_the_others(params, sampler):
+    grid = compose(jax.random.key(0), params, conditioning(0), EMPTY).tokens
+    for tracks, bars in (((4, 5), ()), ((), (1,)), (range(12), ()), ((0,), (0,))):
+        hidden = hide(grid, tracks, bars)
+        made = infill(jax.random.key(1), params, conditioning(2), hidden, sampler=sampler, steps=6)
+        given = np.asarray(hidden) != PROCESS.mask
+        np.testing.assert_array_equal(np.asarray(made.tokens)[given], np.asarray(grid)[given])
+        assert (np.asarray(made.tokens) < 81).all() and int(made.budget) == (~given).sum()
+        assert LEGAL[np.arange(12)[:, None], made.tokens].all()
+
+
+def test_negative_conditioning_is_what_guidance_leads_away_from(params):
+    """Its weight is 1 - w: at w = 1 it does nothing, and with itself as the negative nothing is left but p_c."""
+    c, other = conditioning(0)[None], conditioning(3)[None]
+    tokens, t = jnp.asarray(EMPTY)[None], jnp.ones(1)
+    plain = composer.predictor(params, c, 1.0)(tokens, t)
+    np.testing.assert_allclose(composer.predictor(params, c, 1.0, other)(tokens, t), plain, atol=1e-4)
+    np.testing.assert_allclose(composer.predictor(params, c, 3.0, c)(tokens, t), plain, atol=1e-3)
+    away = np.asarray(composer.predictor(params, c, 2.0, other)(tokens, t))
+    theirs = composer.posterior(params, other, jnp.array([True]))(tokens, t)
+    legal = np.isfinite(np.asarray(plain))
+    mixed = np.where(legal, 2 * np.where(legal, plain, 0) - np.where(legal, theirs, 0), -np.inf)
+    want = jax.nn.log_softmax(jnp.asarray(mixed))
+    np.testing.assert_allclose(away[legal], np.asarray(want)[legal], atol=1e-3)
+    made = compose(jax.random.key(0), params, c[0], EMPTY, negative=other[0], steps=4)
+    assert (np.asarray(made.tokens) < 81).all()
 
 
 def test_same_key_same_grid_other_key_other_grid(params):

@@ -3,8 +3,12 @@
 import itertools
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+
+from eqdiff_jax.diffusion import LeaveOneOut, Mean, Score
+from eqdiff_jax.diffusion.process import CLEAN, between, matrix
 
 
 class World(NamedTuple):
@@ -52,3 +56,73 @@ def word_index(world: World, words) -> np.ndarray:
 def total_variation(p, q) -> float:
     """Half the L1 distance."""
     return 0.5 * float(np.abs(np.asarray(p) - np.asarray(q)).sum())
+
+
+def noisy_words(world: World) -> np.ndarray:
+    """All (V + 1)^L noisy words, the mask being V. [S, L]"""
+    return np.array(list(itertools.product(range(world.vocab + 1), repeat=world.words.shape[1])))
+
+
+def emission(world: World, tokens, level) -> jnp.ndarray:
+    """q(x_t,i | x_0,i = word_i) of every clean word and cell, for one noisy word [L]: [W, L]; level's fields []."""
+    kernel = matrix(between(CLEAN, level, world.vocab), world.vocab)
+    return kernel[jnp.asarray(world.words), tokens[None, :]]
+
+
+def exact_mean(world: World, tokens, level) -> jnp.ndarray:
+    """mu_i(v) = p(x_0,i = v | x_t) [L, V] by enumeration, any process."""
+    weight = jnp.asarray(world.law) * jnp.prod(emission(world, tokens, level), axis=1)
+    hot = jax.nn.one_hot(jnp.asarray(world.words), world.vocab, dtype=weight.dtype)
+    return jnp.einsum("w,wiv->iv", weight, hot) / jnp.sum(weight)
+
+
+def exact_leave_one_out(world: World, tokens, level) -> jnp.ndarray:
+    """nu_i(v) = p(x_0,i = v | x_t without cell i) [L, V] by enumeration."""
+    each = emission(world, tokens, level)
+    hot = jax.nn.one_hot(jnp.asarray(world.words), world.vocab, dtype=each.dtype)
+    rest = jnp.stack([jnp.prod(jnp.delete(each, i, axis=1), axis=1) for i in range(each.shape[1])], axis=1)
+    joint = jnp.einsum("w,wi,wiv->iv", jnp.asarray(world.law), rest, hot)
+    return joint / jnp.sum(joint, axis=1, keepdims=True)
+
+
+def exact_score(world: World, tokens, level) -> jnp.ndarray:
+    """s_i(y) = p_t(x with i -> y) / p_t(x) [L, V + 1] by enumeration, the mask last."""
+    def marginal(noisy):
+        return jnp.sum(jnp.asarray(world.law) * jnp.prod(emission(world, noisy, level), axis=1))
+
+    own = marginal(tokens)
+    return jnp.stack([jnp.stack([marginal(tokens.at[i].set(y)) / own for y in range(world.vocab + 1)])
+                      for i in range(world.words.shape[1])])
+
+
+EXACT = {Mean: exact_mean, LeaveOneOut: exact_leave_one_out, Score: exact_score}
+
+
+def exact_prediction(world: World, process, kind=Mean):
+    """predict(tokens [B, L], t [B]) -> the exact `kind` of any process; jittable."""
+    def predict(tokens, t):
+        values = jax.vmap(lambda x, t: EXACT[kind](world, x, process.level(t)))(tokens, t)
+        return kind(jnp.log(values))
+
+    return predict
+
+
+def propagate(world: World, start, laws) -> np.ndarray:
+    """Law over noisy words after steps that change every cell independently: start [S], laws [[S, L, V + 1], ...]."""
+    words, law = noisy_words(world), np.asarray(start, np.float64)
+    for cells in laws:
+        cells = np.asarray(cells, np.float64)
+        joint = np.ones((len(words), len(words)))
+        for i in range(words.shape[1]):
+            joint *= cells[:, i, :][:, words[:, i]]
+        law = law @ joint
+    return law
+
+
+def clean_law(world: World, law) -> np.ndarray:
+    """The part of a law over noisy words that lies on clean words, in the order of `world.words`."""
+    words = noisy_words(world)
+    clean = (words < world.vocab).all(axis=1)
+    found = np.zeros(len(world.words))
+    found[word_index(world, words[clean])] = np.asarray(law)[clean]
+    return found

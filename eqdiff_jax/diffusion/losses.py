@@ -1,10 +1,14 @@
-"""Training loss and likelihood bound of the absorbing process."""
+"""Training losses, per cell and in nats; their averages bound -log p(x_0) (likelihood.py evaluates that)."""
 
 import jax
 import jax.numpy as jnp
 
-from eqdiff_jax.diffusion.absorbing import absorbing_score, expand_like
-from eqdiff_jax.types import Array, Nelbo, Predict, Process
+from eqdiff_jax.diffusion.parameterise import LeaveOneOut, Mean, Prediction, Score, as_score
+from eqdiff_jax.diffusion.process import CLEAN, between, expand_like, marginal, rates_into
+from eqdiff_jax.diffusion.reverse import product
+from eqdiff_jax.diffusion.samplers.ancestral import posterior
+from eqdiff_jax.errors import InputError
+from eqdiff_jax.types import Array, Process
 
 TIME_MIN = 1e-3
 
@@ -16,29 +20,34 @@ def antithetic_times(key: Array, batch: int) -> Array:
     return TIME_MIN + (1.0 - TIME_MIN) * t
 
 
-def score_entropy(logits: Array, tokens: Array, noisy: Array, t: Array, process: Process) -> Array:
-    """Denoising score entropy of the absorbing process, per cell, in nats. [B, ...]
+def score_entropy(prediction: Prediction | Array, tokens: Array, noisy: Array, t: Array, process: Process) -> Array:
+    """Diffusion weighted denoising score entropy at x = noisy, per cell, in nats. [B, ...]
 
-        sigma'(t) * sum_{y != mask} [ s(y) - r(y) log s(y) + K(r(y)) ]   where noisy = mask, else 0,
-        r(y) = q(y | x_0)/q(mask | x_0) = 1[y = x_0] alpha/(1 - alpha),   K(a) = a log a - a.
+        sum_{y != x} R_t(y -> x) [ s(y) - r(y) log s(y) + K(r(y)) ],   r(y) = q(y | x_0)/q(x | x_0),
 
-    logits [B, ..., V] of p(x_0 | x_t), -inf allowed off the data; tokens, noisy [B, ...]; t [B].
-    Reference: Lou et al., equation for the diffusion weighted denoising score entropy.
+    K(a) = a log a - a, R the forward rates. Its mean over t in [0, 1] and q(x_t | x_0) bounds -log p(x_0), but for the
+    prior's term.
+    prediction: any of parameterise.py, or logits [B, ..., V] of the mean, -inf allowed off the data; tokens, noisy
+    [B, ...]; t [B]. Reference: Lou, Meng and Ermon 2024, arXiv:2310.16834, equation (10).
     """
-    log_mu = jax.nn.log_softmax(logits)
-    alpha = process.alpha(t)
-    ratio = expand_like(alpha / (1.0 - alpha), tokens)
-    score_sum = jnp.sum(absorbing_score(log_mu, alpha), axis=-1)
-    log_mu_true = jnp.take_along_axis(log_mu, tokens[..., None], axis=-1)[..., 0]
-    log_score_true = log_mu_true + jnp.log(ratio)
-    entropy = score_sum - ratio * log_score_true + ratio * jnp.log(ratio) - ratio
-    return jnp.where(noisy == process.mask, expand_like(process.rate(t), tokens) * entropy, 0.0)
+    prediction = prediction if isinstance(prediction, Mean | LeaveOneOut | Score) else Mean(prediction)
+    at = process.level(t)
+    rates = rates_into(process, noisy, t)
+    log_s = as_score(prediction, noisy, at).log
+    clean = jax.nn.one_hot(tokens, process.vocab, dtype=log_s.dtype)
+    mass = marginal(clean, at)
+    ratio = mass / jnp.take_along_axis(mass, noisy[..., None], axis=-1)
+    needed = (rates > 0) & (ratio > 0)  # where r = 0 only s(y) is left of the bracket
+    safe_log, safe_ratio = jnp.where(needed, log_s, 0.0), jnp.where(needed, ratio, 1.0)
+    cross = jnp.where(needed, safe_ratio * (jnp.log(safe_ratio) - safe_log) - safe_ratio, 0.0)
+    linear = jnp.exp(jnp.where(rates > 0, log_s, -jnp.inf))
+    return jnp.sum(rates * (linear + cross), axis=-1)
 
 
 def masked_cross_entropy(logits: Array, tokens: Array, noisy: Array, t: Array, process: Process) -> Array:
-    """The closed form of `score_entropy` when sum mu = 1: -alpha'/(1 - alpha) * -log mu(x_0). [B, ...]
+    """`score_entropy` of the absorbing process where sum mu = 1: alpha sigma'/(1 - alpha) (-log mu(x_0)). [B, ...]
 
-    -alpha' = alpha sigma'. Masked cells only. Reference: Sahoo et al. (MDLM); Shi et al. (MD4).
+    Masked cells only. References: Sahoo et al. 2024 (MDLM); Shi et al. 2024 (MD4).
     """
     log_mu = jax.nn.log_softmax(logits)
     cross_entropy = -jnp.take_along_axis(log_mu, tokens[..., None], axis=-1)[..., 0]
@@ -47,26 +56,53 @@ def masked_cross_entropy(logits: Array, tokens: Array, noisy: Array, t: Array, p
     return jnp.where(noisy == process.mask, weight * cross_entropy, 0.0)
 
 
-def nelbo(key: Array, predict: Predict, process: Process, tokens: Array, *, draws: int = 8) -> Nelbo:
-    """Monte-Carlo bound on -log p(tokens): E_lambda sum_masked -log mu(x_0) / lambda, in nats per token.
+def lambda_cross_entropy(logits: Array, tokens: Array, masked: Array, level: Array) -> Array:
+    """-log mu(x_0)/lambda at the masked cells, each masked with probability lambda = `level` [B] in (0, 1]. [B, ...]
 
-    Each cell is masked with probability lambda; lambda is stratified over the draws of one example. The bound
-    holds for every schedule that runs from alpha = 1 to 0. tokens [N, ...]; `draws` network calls; the key is
-    consumed; jittable. The standard error is over examples (nan for N = 1).
-    Reference: Ou et al. (RADD), the lambda-denoising cross-entropy.
+    The same bound without a schedule: lambda uniform stands for 1 - alpha. masked bool [B, ...].
+    Reference: Ou et al. 2024 (RADD), arXiv:2406.03736, the lambda-denoising cross-entropy.
     """
-    n = tokens.shape[0]
-    shift = jax.random.uniform(key, (n,))
+    log_mu = jnp.take_along_axis(jax.nn.log_softmax(logits), tokens[..., None], axis=-1)[..., 0]
+    return jnp.where(masked, -log_mu / expand_like(level, tokens), 0.0)
 
-    def one(index, total):
-        level = (shift + index / draws) % 1.0
-        # A cell is masked when its uniform falls below lambda; lambda = 0 masks nothing and costs nothing.
-        uniforms = jax.random.uniform(jax.random.fold_in(key, index + 1), tokens.shape)
-        masked = uniforms < expand_like(level, tokens)
-        logits = predict(jnp.where(masked, process.mask, tokens), level)
-        log_mu = jnp.take_along_axis(jax.nn.log_softmax(logits), tokens[..., None], axis=-1)[..., 0]
-        cost = jnp.where(masked, -log_mu, 0.0).reshape(n, -1).mean(-1)
-        return total + cost / jnp.maximum(level, 1e-9)
 
-    per_example = jax.lax.fori_loop(0, draws, one, jnp.zeros(n)) / draws
-    return Nelbo(per_example.mean(), per_example.std(ddof=1) / jnp.sqrt(n), per_example)
+def variational_bound(prediction: Prediction | Array, tokens: Array, noisy: Array, k: Array, process: Process) -> Array:
+    """Term k of the discrete-time variational bound at x_k = noisy, per cell, in nats. [B, ...]
+
+        k > 1:  KL( q(x_{k-1} | x_k, x_0) || p(x_{k-1} | x_k) ),      k = 1:  -log p(x_0 | x_1),
+
+    x_k at t = k/T, T = process.times; the sum over k = 1..T (T times the mean over uniform k) bounds -log p(x_0), less
+    the prior's term KL(q(x_T | x_0) || p(x_T)). p goes by the rule that is exact for the type of the prediction.
+    k int [B]. Raises: InputError for a continuous process, which has no steps.
+    Reference: Austin et al. 2021 (D3PM), arXiv:2107.03006, equation (1).
+    """
+    prediction = prediction if isinstance(prediction, Mean | LeaveOneOut | Score) else Mean(prediction)
+    steps = process.times
+    if steps is None:
+        raise InputError("this process runs in continuous time: build it with times=T, or train with score_entropy")
+    t, s = process.level(k / steps), process.level((k - 1) / steps)
+    s = jax.tree.map(lambda x, clean: jnp.where(k == 1, clean, x), s, CLEAN)
+    truth = jnp.log(jax.nn.one_hot(tokens, process.vocab, dtype=jnp.result_type(t.alpha)))
+    target = product(LeaveOneOut(truth), noisy, t, s)
+    model = posterior(prediction, noisy, t, s)
+    needed = target > 0
+    gap = jnp.log(jnp.where(needed, target, 1.0)) - jnp.log(jnp.where(needed, model, 1.0))
+    return jnp.sum(jnp.where(needed, target * gap, 0.0), axis=-1)  # at k = 1 the target is x_0 itself
+
+
+def auxiliary_cross_entropy(logits: Array, tokens: Array) -> Array:
+    """-log mu(x_0) of every cell, which D3PM adds 0.01 times to its bound and VQ-Diffusion 5e-4 times. [B, ...]"""
+    return -jnp.take_along_axis(jax.nn.log_softmax(logits), tokens[..., None], axis=-1)[..., 0]
+
+
+def prior_term(tokens: Array, process: Process) -> Array:
+    """KL(q(x_1 | x_0) || p(x_1)) of a cell for the uniform process, the schedule's own remainder; in nats. [B, ...]
+
+    For processes with masks the prior is taken at alpha = 0 and the term is 0.
+    """
+    if process.masked > 0:
+        return jnp.zeros(tokens.shape)
+    kernel = between(CLEAN, process.level(jnp.asarray(1.0)), process.vocab)
+    own, rest = kernel.keep + kernel.spread, kernel.spread
+    count = process.vocab
+    return jnp.broadcast_to(own * jnp.log(own * count) + (count - 1) * rest * jnp.log(rest * count), tokens.shape)

@@ -1,47 +1,170 @@
 """The one sampling loop: a traced number of steps per example, inside one compilation."""
 
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from eqdiff_jax.diffusion.absorbing import expand_like
-from eqdiff_jax.diffusion.samplers import SAMPLERS
-from eqdiff_jax.types import Array, Predict, Process, Samples
+from eqdiff_jax.diffusion import parallel_in_time
+from eqdiff_jax.diffusion.parallel_in_time import MEMORY
+from eqdiff_jax.diffusion.parameterise import LeaveOneOut, Mean, Prediction, Score, as_leave_one_out
+from eqdiff_jax.diffusion.process import CLEAN, expand_like, prior
+from eqdiff_jax.diffusion.samplers import SAMPLERS, Parallel
+from eqdiff_jax.diffusion.schedule import uniform_grid
+from eqdiff_jax.errors import InputError
+from eqdiff_jax.types import Array, Moment, Predict, Process, Sampler, Samples
+
+START = MEMORY + 1  # likewise, for x_1
+
+
+class Chain(NamedTuple):
+    """Loop state; leading axis B but for `evaluations`."""
+
+    k: Array  # [B] int32 next step
+    tokens: Array  # [B, ...]
+    memory: Any  # the sampler's
+    changed_at: Array  # [B, ...] int32
+    clipped: Array  # [B] int32
+    invalid: Array  # [B] bool
+    evaluations: Array  # [] int32
 
 
 def sample(key: Array, predict: Predict, process: Process, shape: tuple[int, ...], *,
-           sampler: Callable | str = "analytic", steps: Array | int = 16, temperature: Array | float = 1.0,
-           initial: Array | None = None) -> Samples:
-    """Draw tokens from noise: x_{t_k} -> x_{t_{k+1}}, t_k = 1 - k/T, k = 0..T-1, the last step to t = 0.
+           sampler: Sampler | Parallel | str = "analytic", steps: Array | int = 16, temperature: Array | float = 1.0,
+           initial: Array | None = None, grid: Callable[[Array], Array] = uniform_grid,
+           first: Array | int = 0) -> Samples:
+    """Draw tokens from noise: x_{t_k} -> x_{t_{k+1}}, t_k = grid(1 - k/T), k = 0..T-1, the last step to t = 0.
 
-    predict(tokens [B, ...], t [B]) -> logits [B, ..., V]; shape (B, ...). steps and temperature are scalars or
-    [B], traced: one compilation serves every value. The temperature divides the logits. `initial` [B, ...] holds
-    the given cells and masks to fill; given cells stay, bit for bit. Example i uses fold_in(key, i) only, so
-    results do not depend on the batch. The key is consumed. The loop ends early once no mask is left.
+    Args:
+      key: consumed; example i uses fold_in(key, first + i) only, so results do not depend on the batch.
+      predict: predict(tokens [B, ...], t [B]) -> logits [B, ..., V] of the mean p(x_0 | x_t), or a Mean, LeaveOneOut or
+        Score, which says itself what it is.
+      shape: (B, ...), of the tokens.
+      sampler: a record, or a name of SAMPLERS.
+      steps, temperature: T >= 1 and a divisor > 0 of the logits; scalars or [B], traced: one compilation serves all.
+      initial: [B, ...] given cells, and masks (V) to fill; given cells stay, bit for bit.
+      grid: increasing map of [0, 1] to [0, 1]; uniform_grid, or cosine_grid for small first steps.
+      first: index of the first example, for batches that are parts of a larger one.
+    Returns:
+      Samples. Examples whose network said NaN, or that nothing is possible, are `invalid` and keep their masks; the
+      loop ends early once no example has anything left to do.
+    Raises:
+      InputError, where values are concrete: steps < 1, temperature <= 0, tokens outside the vocabulary, shapes that
+      disagree, an unknown sampler. ArithmeticError for invalid examples, outside of jit.
     """
-    step_fn = SAMPLERS[sampler] if isinstance(sampler, str) else sampler
+    chosen = _checked(sampler, process, shape, steps, temperature, initial)
     batch = shape[0]
     total = jnp.broadcast_to(jnp.asarray(steps, jnp.int32), (batch,))
-    heat = expand_like(jnp.broadcast_to(jnp.asarray(temperature, jnp.float32), (batch,)), jnp.empty((*shape, 1)))
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(batch))
-    start = jnp.full(shape, process.mask, jnp.int32) if initial is None else jnp.asarray(initial, jnp.int32)
+    heat = jnp.broadcast_to(jnp.asarray(temperature, jnp.float32), (batch,))
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(batch))
+    given = jnp.zeros(shape, bool) if initial is None else jnp.asarray(initial) != process.mask
+    start = jax.vmap(lambda k: prior(jax.random.fold_in(k, START), process, shape[1:]))(keys)
+    start = start if initial is None else jnp.where(given, jnp.asarray(initial, jnp.int32), start)
 
-    def unfinished(carry):
-        k, tokens, _ = carry
-        return (k < jnp.max(total)) & jnp.any(tokens == process.mask)
+    def moments(total: Array) -> Callable[[Array], Moment]:
+        return lambda k: moment(k, total, process, grid)
 
-    def body(carry):
-        k, tokens, unmasked_at = carry
-        t = jnp.clip(1.0 - k / total, 0.0, 1.0)
-        s = jnp.clip(1.0 - (k + 1) / total, 0.0, 1.0)
-        logits = predict(tokens, t) / heat
-        # After its last step an example holds no mask, so further calls leave it as it is.
-        new = jax.vmap(step_fn)(jax.vmap(jax.random.fold_in, (0, None))(keys, k), tokens, logits,
-                                process.alpha(t), jnp.where(k + 1 >= total, 1.0, process.alpha(s)))
-        filled = (tokens == process.mask) & (new != process.mask)
-        return k + 1, new, jnp.where(filled, k, unmasked_at)
+    def tempered(tokens: Array, now: Moment) -> tuple[Prediction, Array]:
+        """(prediction of the batch, which examples' are unusable)."""
+        return _tempered(predict(tokens, now.time), tokens, now, heat, given)
 
-    evaluations, tokens, unmasked_at = jax.lax.while_loop(
-        unfinished, body, (jnp.int32(0), start, jnp.full(shape, -1, jnp.int32)))
-    return Samples(tokens, evaluations, unmasked_at)
+    if isinstance(chosen, Parallel):
+        samples = parallel_in_time.solve(chosen, keys, tempered, process, start, given, total, moments)
+    else:
+        samples = _sequential(chosen, keys, tempered, process, start, given, total, moments)
+    hidden = samples.invalid.reshape(batch, *(1,) * (len(shape) - 1)) & ~given
+    samples = samples._replace(tokens=jnp.where(hidden, process.mask, samples.tokens))
+    if not isinstance(samples.invalid, jax.core.Tracer) and bool(jnp.any(samples.invalid)):
+        raise ArithmeticError(f"the network gave NaN, or no possible token, for examples "
+                              f"{np.flatnonzero(samples.invalid).tolist()}: look at its weights and at the legality "
+                              "masks")
+    return samples
+
+
+def moment(k: Array, total: Array, process: Process, grid: Callable[[Array], Array]) -> Moment:
+    """Step k of T = `total` of one example."""
+    def time(k: Array) -> Array:
+        t = grid(jnp.clip(1.0 - k / total, 0.0, 1.0))
+        return t if process.times is None else jnp.round(t * process.times) / process.times
+
+    t, s, last = time(k), time(k + 1), k + 1 >= total
+    end = jax.tree.map(lambda level, clean: jnp.where(last, clean, level), process.level(s), CLEAN)
+    return Moment(jnp.asarray(k, jnp.int32), t, t - s, process.level(t), end, last)
+
+
+def _sequential(sampler: Sampler, keys: Array, tempered: Callable, process: Process, start: Array, given: Array,
+                total: Array, moments: Callable) -> Samples:
+    batch, cells = start.shape[0], int(np.prod(start.shape[1:]))
+    memory = jax.vmap(lambda k, x, n: sampler.init(jax.random.fold_in(k, MEMORY), process, x, moments(n)))(
+        keys, start, total)
+    horizon = jax.vmap(lambda n: sampler.horizon(n, cells))(total)
+    stays = sampler.keeps and process.masked == 1
+
+    def busy(chain: Chain) -> Array:
+        left = (chain.k < horizon) & ~chain.invalid
+        return left & _any(chain.tokens == process.mask) if stays else left & _any(~given)
+
+    def body(chain: Chain) -> Chain:
+        active = busy(chain)
+        now = jax.vmap(lambda x, m, k, n: sampler.next(process, x, m, k, moments(n)))(
+            chain.tokens, chain.memory, chain.k, total)
+        prediction, invalid = tempered(chain.tokens, now)
+        new, memory, clipped = jax.vmap(lambda key, x, p, m, at: sampler.step(
+            jax.random.fold_in(key, at.k), process, x, p, m, at))(keys, chain.tokens, prediction, chain.memory, now)
+        moves = active & ~invalid
+        new = jnp.where(expand_like(moves, new) & ~given, new, chain.tokens).astype(jnp.int32)
+        return Chain(jnp.where(active, now.k + 1, chain.k), new,
+                     jax.tree.map(lambda a, b: jnp.where(expand_like(moves, a), a, b), memory, chain.memory),
+                     jnp.where(new != chain.tokens, expand_like(now.k, new), chain.changed_at),
+                     chain.clipped + jnp.where(moves, clipped, 0), chain.invalid | (active & invalid),
+                     chain.evaluations + 1)
+
+    none = jnp.zeros(batch, jnp.int32)
+    end = jax.lax.while_loop(lambda c: jnp.any(busy(c)), body, Chain(
+        none, start, memory, jnp.full(start.shape, -1, jnp.int32), none, jnp.zeros(batch, bool), jnp.int32(0)))
+    return Samples(end.tokens, end.evaluations, end.changed_at, end.clipped, end.invalid, jnp.int32(0))
+
+
+def _tempered(raw: Any, tokens: Array, now: Moment, heat: Array, given: Array) -> tuple[Prediction, Array]:
+    """(prediction with its logits divided by the temperature, which examples' are unusable [B])."""
+    prediction: Prediction = raw if isinstance(raw, Mean | LeaveOneOut | Score) else Mean(raw)
+    if isinstance(prediction, Score):
+        prediction = as_leave_one_out(prediction, tokens, now.t)
+    log = prediction.log
+    usable = jnp.isfinite(jnp.max(log, axis=-1)) & ~jnp.any(jnp.isnan(log), axis=-1)
+    log = jnp.where(usable[..., None], log, 0.0)  # whatever is drawn from it is not used
+    return type(prediction)(log / expand_like(heat, log)), _any(~usable & ~given)
+
+
+def _any(x: Array) -> Array:
+    """[B, ...] -> [B]"""
+    return jnp.any(x.reshape(x.shape[0], -1), axis=1)
+
+
+def _checked(sampler: Sampler | Parallel | str, process: Process, shape: tuple[int, ...], steps: Any, temperature: Any,
+             initial: Any) -> Sampler | Parallel:
+    """The record of a name; raises InputError for what can be seen to be wrong. Traced values cannot be seen."""
+    if isinstance(sampler, str) and sampler not in SAMPLERS:
+        raise InputError(f"unknown sampler {sampler!r}: choose one of {', '.join(SAMPLERS)}")
+    chosen = SAMPLERS[sampler] if isinstance(sampler, str) else sampler
+    inner = chosen.inner if isinstance(chosen, Parallel) else chosen
+    if process.masked < 1 and type(inner).__name__ in ("FirstHitting", "Confidence", "ReMDM"):
+        raise InputError(f"{type(inner).__name__} needs the absorbing process: take analytic, ancestral or euler")
+
+    def seen(value: Any) -> bool:
+        return value is not None and not isinstance(value, jax.core.Tracer)
+
+    if seen(steps) and not np.all(np.asarray(steps) >= 1):
+        raise InputError(f"steps is {steps}: a chain has at least 1 step")
+    if seen(temperature) and not np.all(np.asarray(temperature) > 0):
+        raise InputError(f"temperature is {temperature}: logits are divided by it, so it must be above 0")
+    if initial is not None and tuple(jnp.shape(initial)) != tuple(shape):
+        raise InputError(f"initial has shape {jnp.shape(initial)}, not {tuple(shape)}: give every cell, masks to fill")
+    if seen(initial):
+        outside = (np.asarray(initial) < 0) | (np.asarray(initial) > process.mask)
+        if outside.any():
+            raise InputError(f"initial holds {np.asarray(initial)[outside][0]}: tokens are 0 to {process.vocab - 1}, "
+                             f"and {process.mask} is the mask")
+    return chosen

@@ -1,10 +1,18 @@
-"""Samplers by their config names. A sampler is one reverse step of one example:
+"""Samplers by their config names: records of knobs, all with one signature (types.Sampler)."""
 
-(key, tokens [...], logits [..., V], alpha_t [], alpha_s []) -> tokens [...]
-"""
+from eqdiff_jax.diffusion.samplers.analytic import Analytic
+from eqdiff_jax.diffusion.samplers.ancestral import Ancestral
+from eqdiff_jax.diffusion.samplers.confidence import Confidence
+from eqdiff_jax.diffusion.samplers.euler import Euler
+from eqdiff_jax.diffusion.samplers.first_hitting import FirstHitting
+from eqdiff_jax.diffusion.samplers.parallel import Parallel
+from eqdiff_jax.diffusion.samplers.remdm import ReMDM
+from eqdiff_jax.types import Sampler
 
-from eqdiff_jax.diffusion.samplers.analytic import analytic, analytic_probabilities
+SAMPLERS: dict[str, Sampler | Parallel] = {
+    "analytic": Analytic(), "ancestral": Ancestral(), "euler": Euler(), "first_hitting": FirstHitting(),
+    "confidence": Confidence(), "remdm": ReMDM(), "remdm_rescale": ReMDM("rescale", 0.05), "remdm_conf": ReMDM("conf"),
+    "remdm_loop": ReMDM("cap", 0.02, (0.55, 0.05, 0.9)), "parallel": Parallel(),
+}
 
-SAMPLERS = {"analytic": analytic}
-
-__all__ = ["SAMPLERS", "analytic", "analytic_probabilities"]
+__all__ = ["SAMPLERS", "Analytic", "Ancestral", "Confidence", "Euler", "FirstHitting", "Parallel", "ReMDM"]

@@ -1,38 +1,29 @@
-"""The analytic (Tweedie) sampler of the absorbing process.
+"""The analytic (Tweedie) sampler: undo the noise of one step on the score, then weight by the forward row.
 
-Undo the noise of one step on the score, then weight by the forward row:
+    p(y) ~ [s e^{-dsigma Q}](y) * [e^{dsigma Q}](y -> x_i)       (reverse.tweedie)
 
-    p(y) ~ [e^{-dsigma Q} s](y) * [e^{dsigma Q}](x | y)
-
-For a masked x this is p(v) = e^{dsigma} (1 - e^{-dsigma}) s(v), p(mask) = 1 - sum_v p(v); a token stays.
-Reference: Lou et al., the analytic sampler (theorem on Tweedie's formula for discrete diffusion).
+Exact for one cell if the score is. On the absorbing process a masked cell becomes v with probability
+(e^{dsigma} - 1) s(v) = mu(v) (alpha_s - alpha_t)/(1 - alpha_t), and a token stays.
+Reference: Lou, Meng and Ermon 2024, arXiv:2310.16834, theorem 4.2.
 """
 
-import jax
+from dataclasses import dataclass
+from typing import Any
+
 import jax.numpy as jnp
 
-from eqdiff_jax.diffusion.absorbing import absorbing_score, expand_like
-from eqdiff_jax.diffusion.categorical import categorical
-from eqdiff_jax.types import Array
+from eqdiff_jax.diffusion.parameterise import Prediction, as_score
+from eqdiff_jax.diffusion.reverse import tweedie
+from eqdiff_jax.diffusion.samplers.grid import OnGrid, batched, draw
+from eqdiff_jax.types import Array, Moment, Process
 
 
-def analytic_probabilities(log_mu: Array, alpha_t: Array, alpha_s: Array) -> Array:
-    """Law of x_s at a masked x_t: [B, ..., V + 1], the last entry the mask. alpha_t < alpha_s are [B].
+@dataclass(frozen=True)
+class Analytic(OnGrid):
+    """SEDD's analytic sampler."""
 
-    At alpha_s = 1 the mask's entry is 0.
-    """
-    growth = expand_like(alpha_s / alpha_t, log_mu)  # e^{dsigma}
-    tokens = (growth - 1.0) * absorbing_score(log_mu, alpha_t)
-    rest = expand_like((1.0 - alpha_s) / (1.0 - alpha_t), log_mu)
-    return jnp.concatenate([tokens, jnp.broadcast_to(rest, (*tokens.shape[:-1], 1))], axis=-1)
-
-
-def analytic(key: Array, tokens: Array, logits: Array, alpha_t: Array, alpha_s: Array) -> Array:
-    """One reverse step of one example, t -> s: int32 tokens of the same shape. The key is consumed.
-
-    tokens [...] with masks = V, logits [..., V] tempered, alpha_t, alpha_s [].
-    """
-    vocab = logits.shape[-1]
-    probabilities = analytic_probabilities(jax.nn.log_softmax(logits), alpha_t, alpha_s)
-    drawn = categorical(key, jnp.log(probabilities))
-    return jnp.where(tokens == vocab, drawn, tokens)
+    def step(self, key: Array, process: Process, tokens: Array, prediction: Prediction, memory: Any,
+             moment: Moment) -> tuple[Array, Any, Array]:
+        """One step; see Sampler."""
+        law = batched(lambda p, x, t, s: tweedie(as_score(p, x, t), x, t, s), prediction, tokens, moment.t, moment.s)
+        return draw(key, tokens, law, process), memory, jnp.int32(0)
