@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 
 from eqdiff_jax import performance
+from eqdiff_jax.diffusion import SAMPLERS
 from eqdiff_jax.errors import InputError
 from eqdiff_jax.music.conductor import GENRES
 from eqdiff_jax.training import checkpoint
@@ -47,7 +48,7 @@ def parser() -> Parser:
     p.add_argument("--bpm", type=float, default=120.0, help="tempo; a window is 480/bpm seconds of motion")
     p.add_argument("--steps", type=auto_or(int), default="auto", help="denoising steps; auto: by confidence, 4 to 50")
     p.add_argument("--temperature", type=auto_or(float), default="auto", help="auto: by confidence, 0.7 to 1.2")
-    p.add_argument("--sampler", default="analytic", help="how masked cells are filled in")
+    p.add_argument("--sampler", default="analytic", help=f"one of {', '.join(SAMPLERS)}; see docs/diffusion.md")
     p.add_argument("--mode", default="diffusion", help="diffusion (the network) or threshold (the Conductor's rules)")
     p.add_argument("--out", default="out", metavar="DIR", help="folder for grids.npz, song.strudel.js, song.mid, …")
     return p
