@@ -158,8 +158,9 @@ def parallel(rounds: int, chains: int = 24) -> list[str]:
     c = 0.3 * jax.random.normal(jax.random.key(0), (1, 104))
 
     def draw(sampler):
-        return jax.jit(lambda key, steps: sample(key, predictor(params, c, 1.0), PROCESS, (1, *SHAPE), sampler=sampler,
-                                                 steps=steps))
+        # Weights are an argument: as constants XLA would fold them for minutes.
+        return jax.jit(lambda p, key, steps: sample(key, predictor(p, c, 1.0), PROCESS, (1, *SHAPE), sampler=sampler,
+                                                    steps=steps))
 
     rows = []
     for steps in (8, 16, 50, 100):
@@ -170,7 +171,7 @@ def parallel(rounds: int, chains: int = 24) -> list[str]:
             found = {}
             for name, run in (("one", one), ("other", other)):
                 start = time.perf_counter()
-                found[name] = jax.block_until_ready(run(key, jnp.int32(steps)))
+                found[name] = jax.block_until_ready(run(params, key, jnp.int32(steps)))
                 if i >= chains - rounds:
                     seconds[name].append(time.perf_counter() - start)
             sweeps.append(int(found["other"].sweeps))
@@ -190,11 +191,12 @@ def skipping(rounds: int) -> list[str]:
         hidden = np.zeros(384, np.int32)
         hidden[rng.choice(384, cells, replace=False)] = PROCESS.mask
         start = jnp.asarray(hidden.reshape(1, *SHAPE))
-        runs = {name: jax.jit(lambda key, s=s, start=start: sample(key, predictor(params, c), PROCESS, start.shape,
-                                                                   sampler=s, steps=50, initial=start))
+        runs = {name: jax.jit(lambda p, key, s=s, start=start: sample(key, predictor(p, c), PROCESS, start.shape,
+                                                                      sampler=s, steps=50, initial=start))
                 for name, s in (("skips", Ancestral()), ("all", Ancestral(skip=False)), ("analytic", Analytic()))}
-        calls = {name: int(run(jax.random.key(0)).evaluations) for name, run in runs.items()}
-        seconds, _ = interleave({name: lambda run=run: run(jax.random.key(0)) for name, run in runs.items()}, rounds)
+        calls = {name: int(run(params, jax.random.key(0)).evaluations) for name, run in runs.items()}
+        seconds, _ = interleave(
+            {name: lambda run=run: run(params, jax.random.key(0)) for name, run in runs.items()}, rounds)
         rows.append(f"| {cells} cells, 50 steps: analytic ({calls['analytic']} calls) / ancestral with skips "
                     f"({calls['skips']} calls) | {ratio(seconds['analytic'], seconds['skips'])} |")
     return rows
