@@ -1,6 +1,6 @@
 """The sampler beside PyTorch, beside its bare network, and beside itself parallel in time.
 
-    python benchmarks/samplers.py --rounds 3            # about 15 minutes on two cores; needs pip install '.[bench]'
+    python benchmarks/samplers.py --rounds 3            # about 20 minutes on two cores; needs pip install '.[bench]'
 
 The same Roformer (layers, widths, rotary angles, low-rank adaptive norms, float32), the same analytic steps, random
 weights; candidates are interleaved round by round, and ratios are medians with quartiles. Absolute seconds are printed
@@ -202,19 +202,28 @@ def skipping(rounds: int) -> list[str]:
     return rows
 
 
+PLAIN = "| what | value |\n|---|---|"
+TABLES = {
+    "skipping": (PLAIN, lambda args: skipping(2 * args.rounds)),
+    "in_time": (PLAIN, lambda args: in_time(args.rounds)),
+    "default": (PLAIN, lambda args: peers("default", args.steps, 2 * args.rounds)),
+    "large": (PLAIN, lambda args: peers("roformer_86m", args.steps, args.rounds)),
+    "parallel": ("| T | sweeps, median (10 to 90 %) | calls of T rows | chains that differ | parallel / sequential |\n"
+                 "|---|---|---|---|---|", lambda args: parallel(args.rounds)),
+}
+
+
 def main() -> None:
     """Print the tables in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--only", nargs="+", choices=TABLES, default=list(TABLES))
     args = parser.parse_args()
-    print("| what | value |\n|---|---|", flush=True)
-    for rows in (skipping(2 * args.rounds), in_time(args.rounds), peers("default", args.steps, 2 * args.rounds),
-                 peers("roformer_86m", args.steps, args.rounds)):
-        print("\n".join(rows), flush=True)
-    print("\n| T | sweeps, median (10 to 90 %) | network calls of T rows | chains that differ | parallel / sequential |"
-          "\n|---|---|---|---|---|")
-    print("\n".join(parallel(args.rounds)))
+    for name in args.only:
+        head, make = TABLES[name]
+        print(f"\n{head}", flush=True)
+        print("\n".join(make(args)), flush=True)
 
 
 if __name__ == "__main__":
