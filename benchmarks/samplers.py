@@ -1,6 +1,6 @@
 """The sampler beside PyTorch, beside its bare network, and beside itself parallel in time.
 
-    python benchmarks/samplers.py --rounds 3            # about 20 minutes on two cores; needs pip install '.[bench]'
+    python benchmarks/samplers.py --only skipping       # or in_time, default, large, parallel; pip install '.[bench]'
 
 The same Roformer (layers, widths, rotary angles, low-rank adaptive norms, float32), the same analytic steps, random
 weights; candidates are interleaved round by round, and ratios are medians with quartiles. Absolute seconds are printed

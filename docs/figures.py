@@ -5,7 +5,7 @@ fixed. About a minute on two CPU cores.
 """
 
 import argparse
-import itertools
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +22,9 @@ from PIL import Image
 from eqdiff_jax import cascade, diffusion
 from eqdiff_jax.equilibrium import flows
 from eqdiff_jax.training import checkpoint
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+from worlds import exact_predict, random_world, word_index
 
 BLUE, ORANGE, GREEN, INK, DIM = "#2166ac", "#d95f02", "#1b9e77", "#1c1f26", "#8a8f9c"
 STYLE = {
@@ -177,22 +180,10 @@ def bounds() -> Figure:
     return cascade.picture(rows)
 
 
-def _toy(letters: int = 3, cells: int = 3) -> tuple[np.ndarray, Callable]:
-    """A random joint law over all words, and predict(tokens, t) with its exact posterior."""
-    words = np.array(list(itertools.product(range(letters), repeat=cells)))
-    law = np.random.default_rng(6).dirichlet(np.full(len(words), 0.7))
-    table = []
-    for noisy in itertools.product(range(letters + 1), repeat=cells):
-        seen = np.array(noisy) != letters
-        weight = law * (words[:, seen] == np.array(noisy)[seen]).all(axis=1)
-        table.append([np.bincount(words[:, i], weight, minlength=letters) / weight.sum() for i in range(cells)])
-    logits, place = jnp.log(jnp.asarray(table) + 1e-30), (letters + 1) ** np.arange(cells)[::-1]
-    return law, lambda tokens, t: logits[tokens @ place]
-
-
 def sampler_errors(count: int = 400_000) -> Figure:
     """Total variation between what each sampler draws and the data law, against the number of steps."""
-    law, predict = _toy()
+    world = random_world(6, length=3)
+    law, predict = world.law, exact_predict(world)
     process, steps = diffusion.absorbing(3, diffusion.SCHEDULES["cosine"]), np.array([1, 2, 4, 8, 16, 32, 64])
     figure = Figure(figsize=(7.2, 4.6), layout="constrained")
     ax = figure.subplots()
@@ -202,8 +193,8 @@ def sampler_errors(count: int = 400_000) -> Figure:
                 "first hitting (3 calls)": (diffusion.FirstHitting(), INK, "d--")}
     for name, (sampler, colour, marker) in samplers.items():
         draw = jax.jit(lambda key, steps, s=sampler: diffusion.sample(
-            key, predict, process, (count, 3), sampler=s, steps=steps).tokens @ jnp.array([9, 3, 1]))
-        found = [np.bincount(draw(jax.random.key(0), int(n)), minlength=27) / count for n in steps]
+            key, predict, process, (count, 3), sampler=s, steps=steps).tokens)
+        found = [np.bincount(word_index(world, draw(jax.random.key(0), int(n))), minlength=27) / count for n in steps]
         ax.loglog(steps, [0.5 * np.abs(f - law).sum() for f in found], marker, color=colour, label=name)
     ax.loglog(steps, 0.45 / steps, ":", color=DIM, label="1/T")
     noise = 0.5 * np.sqrt(2 / np.pi * law * (1 - law) / count).sum()

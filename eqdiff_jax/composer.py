@@ -22,11 +22,11 @@ from eqdiff_jax.diffusion import (
     sample,
 )
 from eqdiff_jax.music import LEGAL, VOCABULARY
+from eqdiff_jax.music.grid import BAR, REST
 from eqdiff_jax.types import Array, Change, Params, Predict
 
 GUIDANCE = 3.0  # the weight whose grids come closest to the descriptors of the pairs (of 1, 1.5, 2, 3)
 PROCESS = absorbing(len(VOCABULARY))
-REST, STEPS_PER_BAR = 0, 16  # the rest is legal on every track
 _LEGAL = LEGAL[:, None, :]  # [12, 1, 81]
 
 
@@ -97,16 +97,15 @@ def compose(key: Array, params: Params, conditioning: Array, previous: Array, *,
         previous = jnp.asarray(previous)[None]
         negative = None if negative is None else negative[None]
     change = transition(key, predictor(params, conditioning, guidance, negative), conditioning,
-                        jnp.asarray(previous, jnp.int32),
-                        previous_conditioning, steps=steps, temperature=temperature, kappa=kappa, idle=idle,
-                        most=most, sampler=sampler)
+                        jnp.asarray(previous, jnp.int32), previous_conditioning, steps=steps, temperature=temperature,
+                        kappa=kappa, idle=idle, most=most, sampler=sampler)
     return jax.tree.map(lambda x: x[0] if x.ndim else x, change) if single else change
 
 
 def hide(tokens: Array, tracks: Sequence[int] = (), bars: Sequence[int] = ()) -> Array:
     """`tokens` [..., 12, 32] with whole tracks (0 to 11) and whole bars (0, 1) masked, for `infill`."""
     track = jnp.isin(jnp.arange(tokens.shape[-2]), jnp.asarray(tracks, jnp.int32))[:, None]
-    bar = jnp.isin(jnp.arange(tokens.shape[-1]) // STEPS_PER_BAR, jnp.asarray(bars, jnp.int32))
+    bar = jnp.isin(jnp.arange(tokens.shape[-1]) // BAR, jnp.asarray(bars, jnp.int32))
     return jnp.where(track | bar, PROCESS.mask, tokens)
 
 

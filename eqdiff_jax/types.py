@@ -110,6 +110,10 @@ class Sampler(Protocol):
     """A reverse step as a record of its knobs; everything here is about one example, the loop is in sampling.py."""
 
     @property
+    def absorbing(self) -> bool:
+        """It works on the absorbing process only."""
+
+    @property
     def keeps(self) -> bool:
         """A token that is not the mask stays (on an absorbing process)."""
 

@@ -21,15 +21,15 @@ from eqdiff_jax.training import checkpoint
 FILES = {"grids.npz", "song.strudel.js", "song.mid", "grids.png", "report.json"}
 
 
-def export(folder, width=64, conditioning=104):
+def export(folder, width=64, conditioning=104, noise=0.1):
     """A weights folder with a small random network."""
     from ml_collections import ConfigDict
     keys = jax.random.split(jax.random.key(0), 3)
     network = Roformer(width=width, depth=1, patch=4).init(
         keys[0], np.zeros((1, 12, 32), np.int32), np.zeros((1, 768), np.float32))["params"]
     leaves = jax.tree.leaves(network)
-    noise = jax.random.split(keys[2], len(leaves))
-    wild = [x + 0.1 * jax.random.normal(k, x.shape) for x, k in zip(leaves, noise, strict=True)]
+    split = jax.random.split(keys[2], len(leaves))
+    wild = [x + noise * jax.random.normal(k, x.shape) for x, k in zip(leaves, split, strict=True)]
     params = {"encoder": Encoder().init(keys[1], np.zeros((1, conditioning), np.float32))["params"],
               "denoiser": jax.tree.unflatten(jax.tree.structure(network), wild)}
     checkpoint.export(folder, params, motion.init_params(jax.random.key(0)), ConfigDict({"seed": 0}), "random")
@@ -277,6 +277,7 @@ def bad_inputs(tmp_path, weights):
         "other shape": (["--checkpoint", str(other)], "another shape"),
         "shapes that do not fit": (["--checkpoint", str(edited)], "another shape"),
         "damaged model.json": (["--checkpoint", str(half)], "model.json"),
+        "NaN weights": (["--checkpoint", str(export(tmp_path / "nan", noise=np.nan))], "NaN"),
         "unwritable out": (["--out", str(tmp_path / "file" / "out")], "--out"),
     }
 
@@ -285,7 +286,7 @@ NAMES = ("missing file", "unknown suffix", "cut file", "unknown skeleton", "too 
          "damaged numpy",
          "unknown style", "unknown genre", "no windows", "not a number", "unknown flag", "silly tempo", "silly steps",
          "silly seed", "unknown sampler", "unknown mode", "no checkpoint", "truncated checkpoint", "other shape",
-         "shapes that do not fit", "damaged model.json", "unwritable out")
+         "shapes that do not fit", "damaged model.json", "NaN weights", "unwritable out")
 
 
 @pytest.fixture(scope="module")

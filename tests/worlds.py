@@ -7,8 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from eqdiff_jax.diffusion import LeaveOneOut, Mean, Score
-from eqdiff_jax.diffusion.process import CLEAN, between, matrix
+from eqdiff_jax.diffusion import LeaveOneOut, Mean, Score, absorbing, hybrid, uniform
+from eqdiff_jax.diffusion.process import CLEAN, Kernel, between
+
+MAKERS = {"absorbing": absorbing, "uniform": uniform, "hybrid": hybrid}
 
 
 class World(NamedTuple):
@@ -56,6 +58,24 @@ def word_index(world: World, words) -> np.ndarray:
 def total_variation(p, q) -> float:
     """Half the L1 distance."""
     return 0.5 * float(np.abs(np.asarray(p) - np.asarray(q)).sum())
+
+
+def matrix(kernel: Kernel, vocab: int) -> jnp.ndarray:
+    """A forward kernel as a matrix [V + 1, V + 1], rows from, columns to, the mask last; kernel's fields []."""
+    tokens = kernel.keep * jnp.eye(vocab) + kernel.spread
+    top = jnp.concatenate([tokens, jnp.full((vocab, 1), kernel.to_mask)], axis=1)
+    return jnp.concatenate([top, jnp.zeros((1, vocab + 1)).at[0, vocab].set(1.0)])
+
+
+def unit_generator(name: str, vocab: int) -> np.ndarray:
+    """Q at rate 1 of a process in MAKERS, written out: rows from, the mask last. [V + 1, V + 1]"""
+    masked = {"absorbing": 1.0, "uniform": 0.0, "hybrid": 0.9}[name]
+    q = np.zeros((vocab + 1, vocab + 1))
+    for x in range(vocab):
+        q[x, :vocab] += (1 - masked) / vocab
+        q[x, vocab] = masked
+        q[x, x] -= 1.0
+    return q
 
 
 def noisy_words(world: World) -> np.ndarray:

@@ -10,7 +10,7 @@ Suprema of spectral norms G = [[a, b], [c, d]] = [[|dF1/dz1|, |dF1/dz2|], [|dF2/
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -87,13 +87,13 @@ def coupled_report(f1: Callable[[Any, Any], Any], f2: Callable[[Any, Any], Any],
     """Conditions (a), (b), (c) for F1 = f1(z1, z2), F2 = f2(z2, z1), with values, margins, kinds and coupling limits.
 
     `gains` [2, 2]: PROVED bounds on the four suprema, supplied by the caller, who answers for them; (a) and (b) are
-    then proved, unless a block of the Jacobian at (z1, z2) is already larger than its gain: then the gains are called
-    estimated and raised to what was found, and `violated` names block, norm and gain. Without gains they are estimated:
-    gradient ascent on each block's norm from `starts` normal draws of size `spread` around (z1, z2), `steps` steps;
-    such gains are lower estimates, so a value below 1 proves nothing and one of 1 or more refutes. (c) is computed
-    numerically at (z1, z2), eigenvalues up to `dense_limit` unknowns, Arnoldi beyond, and stays estimated: it is exact
-    only up to an estimated error, and only for this point. z1, z2 are pytrees of float arrays; the key (default fixed)
-    is consumed. Not jittable.
+    then proved, unless a block of the Jacobian at (z1, z2) is already larger than its gain: then `violated` names
+    block, norm and gain, and the norms at the point, estimates, take the place of all four. Without gains they are
+    estimated: gradient ascent on each block's norm from `starts` normal draws of size `spread` around (z1, z2),
+    `steps` steps. Estimates are from below, so a value below 1 proves nothing and one of 1 or more refutes. (c) is
+    computed numerically at (z1, z2), eigenvalues up to `dense_limit` unknowns, Arnoldi beyond, and stays estimated: it
+    is exact only up to an estimated error, and only for this point. z1, z2 are pytrees of float arrays; the key
+    (default fixed) is consumed. Not jittable.
 
     Distance: with r_i = |F_i(z) - z_i| the errors satisfy e <= r + G e, hence e <= (I - G)^-1 r if rho(G) < 1.
 
@@ -110,7 +110,7 @@ def coupled_report(f1: Callable[[Any, Any], Any], f2: Callable[[Any, Any], Any],
             raise InputError(f"{name} returns shapes {jax.tree.map(jnp.shape, out)} for a variable of "
                              f"{jax.tree.map(jnp.shape, z)}: pass f1(z1, z2) like z1 and f2(z2, z1) like z2")
     key = jax.random.key(0) if key is None else key
-    kind, violated = Kind.ESTIMATED, cast(tuple[str, ...], ())
+    kind, violated = Kind.ESTIMATED, list[str]()
     if gains is None:
         matrix = estimate_gains(f1, f2, z1, z2, key, starts=starts, steps=steps, spread=spread)
     else:
@@ -118,34 +118,28 @@ def coupled_report(f1: Callable[[Any, Any], Any], f2: Callable[[Any, Any], Any],
         if matrix.shape != (2, 2):
             raise InputError(f"gains must have shape (2, 2), got {matrix.shape}: pass [[|dF1/dz1|, |dF1/dz2|], "
                              "[|dF2/dz1|, |dF2/dz2|]]")
-        matrix, violated = contradictions(f1, f2, z1, z2, matrix)
-        kind = Kind.ESTIMATED if violated else Kind.PROVED
+        here = np.array([[float(block((z1, z2))) for block in row] for row in block_maps(f1, f2)])
+        violated = contradictions(matrix, here, ravel_pytree((z1, z2))[0])
+        matrix, kind = (here, Kind.ESTIMATED) if violated else (matrix, Kind.PROVED)
     off = [float(length(ravel_pytree(jax.tree.map(jnp.subtract, out, z))[0]))
            for out, z in ((f1(z1, z2), z1), (f2(z2, z1), z2))]
 
     local, local_limits = _local(f1, f2, z1, z2, key, dense_limit)
     root, weights = perron_root(matrix), contracting_weights(matrix)
-    row_sums = _global("(a) largest row sum", max_norm(matrix), max_norm(matrix), kind, "max(|z1|, |z2|)")
+    largest = max_norm(matrix)
+    row_sums = _global("(a) largest row sum", largest, largest, kind, "max(|z1|, |z2|)")
     perron_condition = _global("(b) Perron root", root, max_norm(matrix, weights), kind,
                                f"max(|z1|/w1, |z2|/w2), w = ({weights[0]:.4g}, {weights[1]:.4g})")
     within = distance(matrix, off) if kind == Kind.PROVED and root < 1 else float("inf")
-    return CoupledReport(matrix, kind, violated, weights, row_sums, perron_condition, local,
+    return CoupledReport(matrix, kind, tuple(violated), weights, row_sums, perron_condition, local,
                          (row_sum_limits(matrix), perron_limits(matrix), local_limits), math.hypot(*off), within)
 
 
-def contradictions(f1: Callable[[Any, Any], Any], f2: Callable[[Any, Any], Any], z1: Any, z2: Any,
-                   gains: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
-    """(gains raised to the norms of the Jacobian's blocks at the point, what was raised), rounding allowed for."""
-    raised, found = gains.copy(), []
-    flat = ravel_pytree((z1, z2))[0]
-    allowed = 1 + 8 * flat.size**0.5 * float(jnp.finfo(flat.dtype).eps)
-    for i, (name, row) in enumerate((("F1", block_maps(f1, f2)[0]), ("F2", block_maps(f1, f2)[1]))):
-        for j, block in enumerate(row):
-            norm = float(block((z1, z2)))
-            if not norm <= gains[i, j] * allowed + 1e-30:
-                found.append(f"|d{name}/dz{j + 1}| is {norm:.6g} at the point, more than its gain {gains[i, j]:.6g}")
-                raised[i, j] = norm if np.isfinite(norm) else np.inf
-    return raised, tuple(found)
+def contradictions(gains: np.ndarray, here: np.ndarray, point: Array) -> list[str]:
+    """Which of the norms `here` [2, 2] of the Jacobian's blocks at `point` [n] exceed their gains, rounding allowed."""
+    allowed = 1 + 8 * point.size**0.5 * float(jnp.finfo(point.dtype).eps)
+    return [f"|dF{i + 1}/dz{j + 1}| is {norm:.6g} at the point, more than its gain {gains[i, j]:.6g}"
+            for (i, j), norm in np.ndenumerate(here) if not norm <= gains[i, j] * allowed + 1e-30]
 
 
 def block_maps(f1: Callable[[Any, Any], Any], f2: Callable[[Any, Any], Any]) -> tuple:

@@ -5,8 +5,7 @@ import jax.numpy as jnp
 
 from eqdiff_jax.diffusion.parameterise import LeaveOneOut, Mean, Prediction, Score, as_score
 from eqdiff_jax.diffusion.process import CLEAN, between, expand_like, marginal, rates_into
-from eqdiff_jax.diffusion.reverse import product
-from eqdiff_jax.diffusion.samplers.ancestral import posterior
+from eqdiff_jax.diffusion.reverse import posterior, product
 from eqdiff_jax.errors import InputError
 from eqdiff_jax.types import Array, Process
 

@@ -1,6 +1,7 @@
 """The chain of a sampler as one fixed point, solved by this project's Picard solver (see samplers/parallel.py)."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,11 +11,9 @@ from eqdiff_jax.diffusion.samplers.parallel import Parallel
 from eqdiff_jax.equilibrium import Picard, fixed_point
 from eqdiff_jax.types import Array, Process, Samples
 
-MEMORY = 2**31  # folded into an example's key for what its sampler draws beforehand; steps take 0, 1, ...
 
-
-def solve(sampler: Parallel, keys: Array, tempered: Callable, process: Process, start: Array, given: Array,
-          total: Array, moments: Callable) -> Samples:
+def solve(sampler: Parallel, advance: Callable, memory: Any, process: Process, start: Array, total: Array,
+          moments: Callable) -> Samples:
     """Samples equal to those of `sampler.inner` in sequence; arguments as in sampling.py.
 
     Each window of W steps is F(X) = X for the batch together, F in integral form (`accumulate`), tokens as float32
@@ -23,20 +22,14 @@ def solve(sampler: Parallel, keys: Array, tempered: Callable, process: Process, 
     `evaluations` counts network calls of W B rows: the sweeps, and one more a window for its last state and for what
     its steps have to report.
     """
-    inner, batch, window = sampler.inner, start.shape[0], sampler.window
-    once = inner.keeps and process.masked == 1
-    memory = jax.vmap(lambda k, x, n: inner.init(jax.random.fold_in(k, MEMORY), process, x, moments(n)))(
-        keys, start, total)
+    batch, window = start.shape[0], sampler.window
+    once = sampler.inner.keeps and process.masked == 1
 
     def step(k: Array, tokens: Array) -> tuple[Array, Array, Array]:
         """f_k of the whole batch: (tokens, clipped [B], invalid [B]); beyond T nothing happens."""
-        now = jax.vmap(lambda n: moments(n)(k))(total)
-        prediction, invalid = tempered(tokens, now)
-        new, _, clipped = jax.vmap(lambda key, x, p, m, at: inner.step(
-            jax.random.fold_in(key, k), process, x, p, m, at))(keys, tokens, prediction, memory, now)
-        moves = (k < total) & ~invalid
-        return (jnp.where(expand_like(moves, new) & ~given, new, tokens), jnp.where(moves, clipped, 0),
-                (k < total) & invalid)
+        new, _, clipped, invalid = advance(tokens, memory, jax.vmap(lambda n: moments(n)(k))(total))
+        made = k < total
+        return (jnp.where(expand_like(made, new), new, tokens), jnp.where(made & ~invalid, clipped, 0), made & invalid)
 
     def solved(k0: Array, x0: Array) -> tuple[Array, ...]:
         """(x after the window, when each cell last changed, clipped, invalid [B], sweeps) from x0 = x_{k0}."""
@@ -62,9 +55,7 @@ def solve(sampler: Parallel, keys: Array, tempered: Callable, process: Process, 
             inside, sweeps = jax.lax.stop_gradient(found.value).astype(jnp.int32), found.steps
         # One more evaluation, of the converged states: the last state, and what the steps have to report.
         states, clipped, invalid = jax.vmap(step)(ks, before(inside))
-        made = expand_like(ks[:, None] < total, states)
-        moved = (states != before(inside)) & made
-        at = jnp.max(jnp.where(moved, expand_like(ks, states), -1), axis=0)
+        at = jnp.max(jnp.where(states != before(inside), expand_like(ks, states), -1), axis=0)
         end = jnp.clip(total - k0, 0, window)
         last = jnp.take_along_axis(before(states), expand_like(end[None], states), axis=0)[0]
         return last, at, jnp.sum(clipped, axis=0, dtype=jnp.int32), jnp.any(invalid, axis=0), sweeps

@@ -95,22 +95,6 @@ def between(s: Level, t: Level, vocab: int) -> Kernel:
     return Kernel(keep, (stay - keep) / vocab, 1.0 - stay)
 
 
-def matrix(kernel: Kernel, vocab: int) -> Array:
-    """The kernel as a matrix [V + 1, V + 1], rows from, columns to, the mask last; kernel's fields []."""
-    tokens = kernel.keep * jnp.eye(vocab) + kernel.spread
-    top = jnp.concatenate([tokens, jnp.full((vocab, 1), kernel.to_mask)], axis=1)
-    return jnp.concatenate([top, jnp.zeros((1, vocab + 1)).at[0, vocab].set(1.0)])
-
-
-def generator(process: Process, t: Array) -> Array:
-    """Q(t) with d/dt q = q Q: rates [V + 1, V + 1] of the continuous-time process, rows from. t []."""
-    vocab, rate = process.vocab, process.rate(t)
-    spread = (1.0 - process.masked) * rate / vocab
-    tokens = jnp.full((vocab, vocab), spread) - rate * jnp.eye(vocab)
-    top = jnp.concatenate([tokens, jnp.full((vocab, 1), process.masked * rate)], axis=1)
-    return jnp.concatenate([top, jnp.zeros((1, vocab + 1))])
-
-
 def rates_into(process: Process, tokens: Array, t: Array) -> Array:
     """Forward rates R_t(y -> x_i) from every other state y into x_i = tokens [B, ...]: [B, ..., V + 1]; t [B].
 

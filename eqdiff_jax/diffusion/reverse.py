@@ -12,7 +12,7 @@ References: Austin et al. 2021 (product), Gu et al. 2022 (mixture, as coded), Lo
 import jax
 import jax.numpy as jnp
 
-from eqdiff_jax.diffusion.parameterise import LeaveOneOut, Mean, Score
+from eqdiff_jax.diffusion.parameterise import LeaveOneOut, Mean, Prediction, Score
 from eqdiff_jax.diffusion.process import CLEAN, between, expand_like, likelihood, marginal
 from eqdiff_jax.types import Array, Level
 
@@ -23,9 +23,7 @@ def mixture(mean: Mean, tokens: Array, t: Level, s: Level) -> Array:
     vocab = mu.shape[-1]
     forward = likelihood(between(CLEAN, t, vocab), tokens, vocab)[..., :vocab]
     weight = jnp.where(forward > 0, mu / jnp.where(forward > 0, forward, 1.0), 0.0)
-    total = jnp.sum(weight, axis=-1, keepdims=True)
-    alpha, unmasked = expand_like(s.alpha, mu), expand_like(s.unmasked, mu)
-    at_s = jnp.concatenate([alpha * weight + (unmasked - alpha) / vocab * total, (1.0 - unmasked) * total], axis=-1)
+    at_s = marginal(weight / jnp.sum(weight, axis=-1, keepdims=True), s)
     return _normalised(at_s * likelihood(between(s, t, vocab), tokens, vocab))
 
 
@@ -50,6 +48,14 @@ def tweedie(score: Score, tokens: Array, t: Level, s: Level) -> Array:
     total = jnp.sum(of_token, axis=-1, keepdims=True) / (1.0 - to_mask)
     before = jnp.concatenate([(of_token - spread * total) / keep, hidden - to_mask * total], axis=-1)
     return _normalised(jnp.maximum(before, 0.0) * likelihood(kernel, tokens, vocab))
+
+
+def posterior(prediction: Prediction, tokens: Array, t: Level, s: Level) -> Array:
+    """p(x_s = y | x_t) [B, ..., V + 1] by the rule that is exact for the type of prediction."""
+    if isinstance(prediction, Mean):
+        return mixture(prediction, tokens, t, s)
+    return product(prediction, tokens, t, s) if isinstance(prediction, LeaveOneOut) else tweedie(
+        prediction, tokens, t, s)
 
 
 def _normalised(joint: Array) -> Array:

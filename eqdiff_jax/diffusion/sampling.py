@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from eqdiff_jax.diffusion import parallel_in_time
-from eqdiff_jax.diffusion.parallel_in_time import MEMORY
 from eqdiff_jax.diffusion.parameterise import LeaveOneOut, Mean, Prediction, Score, as_leave_one_out
 from eqdiff_jax.diffusion.process import CLEAN, expand_like, prior
 from eqdiff_jax.diffusion.samplers import SAMPLERS, Parallel
@@ -16,7 +15,8 @@ from eqdiff_jax.diffusion.schedule import uniform_grid
 from eqdiff_jax.errors import InputError
 from eqdiff_jax.types import Array, Moment, Predict, Process, Sampler, Samples
 
-START = MEMORY + 1  # likewise, for x_1
+# Folded into an example's key for what its sampler draws beforehand, and for x_1; steps take 0, 1, ...
+MEMORY, START = 2**31, 2**31 + 1
 
 
 class Chain(NamedTuple):
@@ -66,14 +66,21 @@ def sample(key: Array, predict: Predict, process: Process, shape: tuple[int, ...
     def moments(total: Array) -> Callable[[Array], Moment]:
         return lambda k: moment(k, total, process, grid)
 
-    def tempered(tokens: Array, now: Moment) -> tuple[Prediction, Array]:
-        """(prediction of the batch, which examples' are unusable)."""
-        return _tempered(predict(tokens, now.time), tokens, now, heat, given)
+    inner = chosen.inner if isinstance(chosen, Parallel) else chosen
+    memory = jax.vmap(lambda k, x, n: inner.init(jax.random.fold_in(k, MEMORY), process, x, moments(n)))(
+        keys, start, total)
+
+    def advance(tokens: Array, memory: Any, now: Moment) -> tuple[Array, Any, Array, Array]:
+        """One step of the batch: (tokens, memory, clipped [B], invalid [B]); given cells and invalid examples stay."""
+        prediction, invalid = _tempered(predict(tokens, now.time), tokens, now, heat, given)
+        new, memory, clipped = jax.vmap(lambda key, x, p, m, at: inner.step(
+            jax.random.fold_in(key, at.k), process, x, p, m, at))(keys, tokens, prediction, memory, now)
+        return jnp.where(given | expand_like(invalid, new), tokens, new), memory, clipped, invalid
 
     if isinstance(chosen, Parallel):
-        samples = parallel_in_time.solve(chosen, keys, tempered, process, start, given, total, moments)
+        samples = parallel_in_time.solve(chosen, advance, memory, process, start, total, moments)
     else:
-        samples = _sequential(chosen, keys, tempered, process, start, given, total, moments)
+        samples = _sequential(chosen, advance, memory, process, start, given, total, moments)
     hidden = samples.invalid.reshape(batch, *(1,) * (len(shape) - 1)) & ~given
     samples = samples._replace(tokens=jnp.where(hidden, process.mask, samples.tokens))
     if not isinstance(samples.invalid, jax.core.Tracer) and bool(jnp.any(samples.invalid)):
@@ -94,11 +101,9 @@ def moment(k: Array, total: Array, process: Process, grid: Callable[[Array], Arr
     return Moment(jnp.asarray(k, jnp.int32), t, t - s, process.level(t), end, last)
 
 
-def _sequential(sampler: Sampler, keys: Array, tempered: Callable, process: Process, start: Array, given: Array,
+def _sequential(sampler: Sampler, advance: Callable, memory: Any, process: Process, start: Array, given: Array,
                 total: Array, moments: Callable) -> Samples:
     batch, cells = start.shape[0], int(np.prod(start.shape[1:]))
-    memory = jax.vmap(lambda k, x, n: sampler.init(jax.random.fold_in(k, MEMORY), process, x, moments(n)))(
-        keys, start, total)
     horizon = jax.vmap(lambda n: sampler.horizon(n, cells))(total)
     stays = sampler.keeps and process.masked == 1
 
@@ -110,15 +115,15 @@ def _sequential(sampler: Sampler, keys: Array, tempered: Callable, process: Proc
         active = busy(chain)
         now = jax.vmap(lambda x, m, k, n: sampler.next(process, x, m, k, moments(n)))(
             chain.tokens, chain.memory, chain.k, total)
-        prediction, invalid = tempered(chain.tokens, now)
-        new, memory, clipped = jax.vmap(lambda key, x, p, m, at: sampler.step(
-            jax.random.fold_in(key, at.k), process, x, p, m, at))(keys, chain.tokens, prediction, chain.memory, now)
-        moves = active & ~invalid
-        new = jnp.where(expand_like(moves, new) & ~given, new, chain.tokens).astype(jnp.int32)
-        return Chain(jnp.where(active, now.k + 1, chain.k), new,
-                     jax.tree.map(lambda a, b: jnp.where(expand_like(moves, a), a, b), memory, chain.memory),
+        new, memory, clipped, invalid = advance(chain.tokens, chain.memory, now)
+
+        def kept(new: Array, old: Array) -> Array:
+            return jnp.where(expand_like(active & ~invalid, new), new, old)
+
+        new = kept(new, chain.tokens)
+        return Chain(jnp.where(active, now.k + 1, chain.k), new, jax.tree.map(kept, memory, chain.memory),
                      jnp.where(new != chain.tokens, expand_like(now.k, new), chain.changed_at),
-                     chain.clipped + jnp.where(moves, clipped, 0), chain.invalid | (active & invalid),
+                     chain.clipped + kept(clipped, jnp.zeros_like(clipped)), chain.invalid | (active & invalid),
                      chain.evaluations + 1)
 
     none = jnp.zeros(batch, jnp.int32)
@@ -150,7 +155,7 @@ def _checked(sampler: Sampler | Parallel | str, process: Process, shape: tuple[i
         raise InputError(f"unknown sampler {sampler!r}: choose one of {', '.join(SAMPLERS)}")
     chosen = SAMPLERS[sampler] if isinstance(sampler, str) else sampler
     inner = chosen.inner if isinstance(chosen, Parallel) else chosen
-    if process.masked < 1 and type(inner).__name__ in ("FirstHitting", "Confidence", "ReMDM"):
+    if process.masked < 1 and inner.absorbing:
         raise InputError(f"{type(inner).__name__} needs the absorbing process: take analytic, ancestral or euler")
 
     def seen(value: Any) -> bool:

@@ -5,9 +5,10 @@
     print(Status.of(solution.status))                                   # the member is the message
 
 How to choose. `anderson` is the default: on contractions of 32 unknowns and more it took one evaluation more than
-Picard at most, and often a small part of them (benchmarks/evaluations.py; up to 7 more on smaller ones; anderson.py
-has the worst case). `picard` when f is cheap and contracts by 2 or more a step, or when an a posteriori bound
-is wanted (`picard.error_bound`). `broyden` when f is costly and not a contraction. jaxopt's two are there to compare.
+Picard at most, and often a small part of them (benchmarks/evaluations.py); on smaller ones up to 2 + log2 of Picard's
+more (tests; anderson.py has the worst case). `picard` when f is cheap and contracts by 2 or more a step, or when an a
+posteriori bound is wanted (`picard.error_bound`). `broyden` when f is costly and not a contraction. jaxopt's two are
+there to compare.
 """
 
 from collections.abc import Callable

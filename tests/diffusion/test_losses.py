@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from worlds import emission, exact_mean, exact_prediction, noisy_words, random_world
+from worlds import MAKERS, emission, exact_mean, exact_prediction, noisy_words, random_world, unit_generator
 
 from eqdiff_jax.diffusion import (
     LeaveOneOut,
@@ -16,7 +16,6 @@ from eqdiff_jax.diffusion import (
     antithetic_times,
     as_score,
     auxiliary_cross_entropy,
-    hybrid,
     lambda_cross_entropy,
     masked_cross_entropy,
     score_entropy,
@@ -24,11 +23,8 @@ from eqdiff_jax.diffusion import (
     variational_bound,
 )
 from eqdiff_jax.diffusion.losses import prior_term
-from eqdiff_jax.diffusion.process import generator
 from eqdiff_jax.diffusion.schedule import SCHEDULES, Linear
 from eqdiff_jax.errors import InputError
-
-MAKERS = {"absorbing": absorbing, "uniform": uniform, "hybrid": hybrid}
 
 
 def make_batch(process, vocab=5):
@@ -66,7 +62,7 @@ def test_score_entropy_equals_the_sum_over_states_written_out(name):
             got = np.asarray(score_entropy(prediction, tokens, noisy, t, process))
             score = np.exp(np.asarray(as_score(prediction, noisy, at).log))
             for b, i in itertools.product(range(6), range(7)):
-                q = np.asarray(generator(process, t[b]))
+                q = float(process.rate(t[b])) * unit_generator(name, 5)
                 x, clean = int(noisy[b, i]), int(tokens[b, i])
                 a, unmasked = float(at.alpha[b]), float(at.unmasked[b])
                 mass = np.r_[np.full(5, (unmasked - a) / 5), 1 - unmasked]

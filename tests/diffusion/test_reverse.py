@@ -6,24 +6,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from worlds import EXACT, emission, exact_leave_one_out, exact_mean, noisy_words, random_world
+from worlds import EXACT, MAKERS, emission, exact_leave_one_out, exact_mean, matrix, noisy_words, random_world
 
 from eqdiff_jax.diffusion import (
     LeaveOneOut,
     Mean,
     Score,
-    absorbing,
     as_leave_one_out,
     as_mean,
     as_score,
-    hybrid,
     uniform,
 )
-from eqdiff_jax.diffusion.process import between, matrix
-from eqdiff_jax.diffusion.reverse import mixture, product, tweedie
-from eqdiff_jax.diffusion.samplers.ancestral import posterior
+from eqdiff_jax.diffusion.process import between
+from eqdiff_jax.diffusion.reverse import mixture, posterior, product, tweedie
 
-MAKERS = {"absorbing": absorbing, "uniform": uniform, "hybrid": hybrid}
 CASES = list(itertools.product(MAKERS, range(3)))
 
 

@@ -1,8 +1,8 @@
 """The ancestral sampler: the posterior q(x_s | x_t, x_0) averaged over what the network thinks of x_0.
 
-A Mean is averaged (mixture), a LeaveOneOut is multiplied (product), a Score goes by Tweedie's formula; reverse.py has
-the three and says when they agree. On the absorbing process it has the law of the analytic sampler, and when a cell is
-revealed does not depend on any token: so its step is drawn beforehand, and steps that reveal nothing cost nothing.
+By the rule that is exact for the type of the prediction (reverse.posterior). On the absorbing process it has the law of
+the analytic sampler, and when a cell is revealed does not depend on any token: so its step is drawn beforehand, and
+steps that reveal nothing cost nothing.
 References: Austin et al. 2021 (D3PM), Shi et al. 2024 (MD4), Sahoo et al. 2024 (MDLM).
 """
 
@@ -14,18 +14,10 @@ import jax
 import jax.numpy as jnp
 
 from eqdiff_jax.diffusion.categorical import categorical
-from eqdiff_jax.diffusion.parameterise import LeaveOneOut, Mean, Prediction, as_mean
-from eqdiff_jax.diffusion.reverse import mixture, product, tweedie
-from eqdiff_jax.diffusion.samplers.grid import OnGrid, batched, draw
+from eqdiff_jax.diffusion.parameterise import Prediction
+from eqdiff_jax.diffusion.reverse import posterior
+from eqdiff_jax.diffusion.samplers.base import OnGrid, batched, draw, log_mean
 from eqdiff_jax.types import Array, Level, Moment, Process
-
-
-def posterior(prediction: Prediction, tokens: Array, t: Level, s: Level) -> Array:
-    """p(x_s = y | x_t) [B, ..., V + 1] by the rule that is exact for the type of prediction."""
-    if isinstance(prediction, Mean):
-        return mixture(prediction, tokens, t, s)
-    return product(prediction, tokens, t, s) if isinstance(prediction, LeaveOneOut) else tweedie(
-        prediction, tokens, t, s)
 
 
 @dataclass(frozen=True)
@@ -56,7 +48,7 @@ class Ancestral(OnGrid):
         if process.masked < 1:
             law = batched(posterior, prediction, tokens, moment.t, moment.s)
             return draw(key, tokens, law, process), memory, jnp.int32(0)
-        mu = batched(lambda p, x, t: as_mean(p, x, t).log, prediction, tokens, moment.t)
+        mu = log_mean(prediction, tokens, moment.t)
         shown = (tokens == process.mask) & (_revealed(memory, moment.s) | moment.last)
         return jnp.where(shown, categorical(key, mu), tokens), memory, jnp.int32(0)
 

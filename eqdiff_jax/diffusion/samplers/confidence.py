@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 
 from eqdiff_jax.diffusion.categorical import categorical
-from eqdiff_jax.diffusion.parameterise import Prediction, as_mean
-from eqdiff_jax.diffusion.samplers.grid import OnGrid, batched
+from eqdiff_jax.diffusion.parameterise import Prediction
+from eqdiff_jax.diffusion.samplers.base import OnGrid, log_mean
 from eqdiff_jax.types import Array, Moment, Process
 
 
@@ -24,6 +24,8 @@ class Confidence(OnGrid):
     """noise: scale of the Gumbels at the first step, falling to 0 with the share of masks; 0: the surest places."""
 
     noise: float = 4.5
+
+    absorbing = True
 
     def init(self, key: Array, process: Process, tokens: Array, moment: Callable[[Array], Moment]) -> Any:
         """(number of masks at the start, 1 - alpha there)."""
@@ -36,7 +38,7 @@ class Confidence(OnGrid):
         key_token, key_place = jax.random.split(key)
         first, start = memory
         masked = (tokens == process.mask).reshape(-1)
-        mu = batched(lambda p, x, t: as_mean(p, x, t).log, prediction, tokens, moment.t).reshape(masked.size, -1)
+        mu = log_mean(prediction, tokens, moment.t).reshape(masked.size, -1)
         drawn = categorical(key_token, mu)
         heat = self.noise * (1.0 - moment.t.unmasked) / start
         sure = jnp.take_along_axis(mu, drawn[:, None], axis=1)[:, 0] + heat * jax.random.gumbel(key_place, drawn.shape)

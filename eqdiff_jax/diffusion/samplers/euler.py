@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from eqdiff_jax.diffusion.parameterise import Prediction, Score, as_score
 from eqdiff_jax.diffusion.process import rates_into
 from eqdiff_jax.diffusion.reverse import tweedie
-from eqdiff_jax.diffusion.samplers.grid import OnGrid, batched, draw
+from eqdiff_jax.diffusion.samplers.base import OnGrid, batched, draw
 from eqdiff_jax.types import Array, Moment, Process
 
 

@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 
 from eqdiff_jax.diffusion.categorical import categorical
-from eqdiff_jax.diffusion.parameterise import Prediction, as_mean
-from eqdiff_jax.diffusion.samplers.grid import OnGrid, batched
+from eqdiff_jax.diffusion.parameterise import Prediction
+from eqdiff_jax.diffusion.samplers.base import OnGrid, log_mean
 from eqdiff_jax.types import Array, Level, Moment, Process
 
 
@@ -23,6 +23,7 @@ from eqdiff_jax.types import Array, Level, Moment, Process
 class FirstHitting(OnGrid):
     """One cell a step, at its exact time."""
 
+    absorbing = True
     steady = False
 
     def init(self, key: Array, process: Process, tokens: Array, moment: Callable[[Array], Moment]) -> Any:
@@ -47,7 +48,7 @@ class FirstHitting(OnGrid):
         key_place, key_token = jax.random.split(key)
         masked = (tokens == process.mask).reshape(-1)
         place = categorical(key_place, jnp.where(masked, 0.0, -jnp.inf))
-        mu = batched(lambda p, x, t: as_mean(p, x, t).log, prediction, tokens, moment.s)
+        mu = log_mean(prediction, tokens, moment.s)
         drawn = categorical(key_token, mu).reshape(-1)
         new = jnp.where(masked & (jnp.arange(masked.size) == place), drawn, tokens.reshape(-1))
         return new.reshape(tokens.shape), (memory[0], 1.0 - moment.s.unmasked), jnp.int32(0)

@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 
 from eqdiff_jax.diffusion.categorical import categorical
-from eqdiff_jax.diffusion.parameterise import Prediction, as_mean
-from eqdiff_jax.diffusion.samplers.grid import OnGrid, batched
+from eqdiff_jax.diffusion.parameterise import Prediction
+from eqdiff_jax.diffusion.samplers.base import OnGrid, log_mean
 from eqdiff_jax.errors import InputError
 from eqdiff_jax.types import Array, Level, Moment, Process
 
@@ -37,6 +37,7 @@ class ReMDM(OnGrid):
     eta: float = 0.04
     loop: tuple[float, float, float] | None = None
 
+    absorbing = True
     keeps = False
     steady = False
 
@@ -76,7 +77,7 @@ class ReMDM(OnGrid):
         """One step; see Sampler."""
         key_token, key_show, key_hide = jax.random.split(key, 3)
         masked = tokens == process.mask
-        mu = batched(lambda p, x, t: as_mean(p, x, t).log, prediction, tokens, moment.t)
+        mu = log_mean(prediction, tokens, moment.t)
         again = self._rate(moment, masked, memory)
         show = reveal(moment.t, moment.s, again)
         shown = masked & (jax.random.uniform(key_show, tokens.shape) < show)

@@ -1,4 +1,4 @@
-"""What samplers on a fixed grid of times share: no memory, every step is made."""
+"""What samplers share: the defaults of one on a fixed grid of times, and functions of a batch for one example."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,12 +7,14 @@ import jax
 import jax.numpy as jnp
 
 from eqdiff_jax.diffusion.categorical import categorical
-from eqdiff_jax.types import Array, Moment, Process
+from eqdiff_jax.diffusion.parameterise import Prediction, as_mean
+from eqdiff_jax.types import Array, Level, Moment, Process
 
 
 class OnGrid:
     """Defaults of the Sampler protocol (types.py)."""
 
+    absorbing = False
     keeps = True
     steady = True
 
@@ -42,3 +44,8 @@ def draw(key: Array, tokens: Array, probabilities: Array, process: Process) -> A
 def batched(function: Callable, *arguments: Any) -> Array:
     """function of arrays with a batch axis, applied to one example without it."""
     return function(*jax.tree.map(lambda x: jnp.asarray(x)[None], arguments))[0]
+
+
+def log_mean(prediction: Prediction, tokens: Array, at: Level) -> Array:
+    """log mu [..., V] of one example's prediction about `tokens` [...]."""
+    return batched(lambda p, x, t: as_mean(p, x, t).log, prediction, tokens, at)
