@@ -32,7 +32,10 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={
-        "test": ["pytest>=8", "hypothesis>=6.100", "ruff>=0.6", "mypy>=1.11"],
+        "beam": ["apache-beam>=2.60"],  # builders of corpora beyond one machine
+        "imu": ["imufusion>=1.3,<2"],
+        "tensorboard": ["tensorboardX>=2.6"],
+        "test": ["imufusion>=1.3,<2", "pytest>=8", "hypothesis>=6.100", "ruff>=0.6", "mypy>=1.11"],
         "bench": ["optimistix>=0.0.10", "torchdeq>=0.1", "torch>=2.2"],  # peers of benchmarks/solvers.py
         "live": ["websockets>=13"],
         "cuda": ["jax[cuda12]>=0.10"],

@@ -1,6 +1,11 @@
-"""Where pairs of movement and music come from."""
+"""Where music, movement, and pairs of them come from."""
 
-from eqdiff_jax.data.pairs import CONFIGS, ConductorPairs, salsa_archive
-from eqdiff_jax.data.source import arrays, batch_rows, prepare
+from eqdiff_jax.data.paired_music import PAIRED_CONFIGS, PairedMusic
+from eqdiff_jax.data.pairs import ConductorPairs, salsa_archive
+from eqdiff_jax.data.real_grids import RealGrids, counts, counts_table, folder_config
+from eqdiff_jax.data.source import CONFIGS, Mixture, arrays, batch_rows, check, mixture, motion_seed, prepare
 
-__all__ = ["CONFIGS", "ConductorPairs", "arrays", "batch_rows", "prepare", "salsa_archive"]
+__all__ = [
+    "CONFIGS", "PAIRED_CONFIGS", "ConductorPairs", "Mixture", "PairedMusic", "RealGrids", "arrays", "batch_rows",
+    "check", "counts", "counts_table", "folder_config", "mixture", "motion_seed", "prepare", "salsa_archive",
+]

@@ -1,39 +1,134 @@
-"""Prepared pairs as arrays, and the order in which training sees them: a function of (seed, step) alone."""
+"""Prepared datasets as arrays, and the order in which training sees them: a function of (seed, step) alone.
 
+A dataset is the name of a config, or a mixture: "shippable*3+demo" takes three rows of the one for each of the other.
+"""
+
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import tensorflow_datasets as tfds
 
-from eqdiff_jax.data.pairs import CONFIGS, ConductorPairs
+from eqdiff_jax.data import corpora, movement, real_grids
+from eqdiff_jax.data.paired_music import PairedConfig, PairedMusic
+from eqdiff_jax.data.pairs import ConductorPairs, PairsConfig, salsa_archive
 from eqdiff_jax.errors import InputError
+from eqdiff_jax.music.grid import SHAPE
+
+_BUILDERS: tuple[type[tfds.core.GeneratorBasedBuilder], ...] = (ConductorPairs, PairedMusic)
+CONFIGS = {config.name: config for builder in _BUILDERS for config in builder.BUILDER_CONFIGS}
+FIELDS = ("tokens", "observed", "conditioning", "paired")  # what training reads
 
 
-def prepare(name: str, data_dir: str | Path) -> ConductorPairs:
-    """Build the dataset `conductor_pairs/<name>` under data_dir unless it is there already.
+class Part(NamedTuple):
+    """One dataset of a mixture."""
 
-    Raises InputError for an unknown name.
+    name: str
+    share: int  # rows it gives to every round
+
+
+class Mixture(NamedTuple):
+    """The rows of all parts in one array per field, part after part, and how training goes through them."""
+
+    columns: dict[str, np.ndarray]  # tokens, observed, conditioning, paired, as `arrays` gives them
+    sizes: tuple[int, ...]  # rows of each part
+    shares: tuple[int, ...]
+
+
+def parts(name: str) -> list[Part]:
+    """The parts of a mixture "a*3+b". Raises InputError for a share that is no positive number, or an unknown name."""
+    found = []
+    for term in name.split("+"):
+        part, _, share = term.strip().partition("*")
+        if part not in CONFIGS:
+            raise InputError(f"unknown data config {part!r}: choose one of {', '.join(CONFIGS)}, or a mixture such as "
+                             "shippable*3+demo")
+        if share and (not share.isdecimal() or int(share) < 1):
+            raise InputError(f"{term!r} is no part of a mixture: write NAME or NAME*SHARE, a whole share from 1")
+        found.append(Part(part, int(share or 1)))
+    return found
+
+
+def check(name: str) -> None:
+    """Raise InputError for datasets that nobody knows, or whose recordings are not there."""
+    for part in parts(name):
+        config = CONFIGS[part.name]
+        sources = config.sources if isinstance(config, PairedConfig) else ()
+        if "salsa" in sources or (isinstance(config, PairsConfig) and config.bvh):
+            salsa_archive()
+        if "bandai" in sources:
+            movement.bandai_archive()
+        if isinstance(config, PairedConfig) and config.grids in real_grids.CONFIGS:
+            for source in real_grids.CONFIGS[config.grids].sources:
+                for archive in corpora.SOURCES[source].archives:
+                    corpora.archive_path(archive)
+
+
+def prepare(name: str, data_dir: str | Path) -> tfds.core.GeneratorBasedBuilder:
+    """Build the dataset `name` (no mixture) under data_dir unless it is there already.
+
+    Raises InputError for an unknown name, or recordings that are not there.
     """
     if name not in CONFIGS:
         raise InputError(f"unknown data config {name!r}: choose one of {', '.join(CONFIGS)}")
-    builder = ConductorPairs(config=name, data_dir=str(data_dir), file_format="array_record")
+    kind = next(builder for builder in _BUILDERS if CONFIGS[name] in builder.BUILDER_CONFIGS)
+    builder = kind(config=name, data_dir=str(data_dir), file_format="array_record")
     builder.download_and_prepare()
     return builder
 
 
-def arrays(builder: ConductorPairs, split: str) -> dict[str, np.ndarray]:
-    """A whole split in memory: tokens int32 [N, 12, 32], conditioning float32 [N, 104], clip [N] bytes."""
-    source = builder.as_data_source(split=split)
-    rows = source.__getitems__(list(range(len(source))))
-    columns = {name: np.stack([row[name] for row in rows]) for name in ("tokens", "conditioning")}
-    columns["tokens"] = columns["tokens"].astype(np.int32)
-    return columns | {"clip": np.array([row["clip"] for row in rows])}
+def arrays(builder: tfds.core.GeneratorBasedBuilder, split: str) -> dict[str, np.ndarray]:
+    """A whole split in memory, one column per field.
 
-
-def batch_rows(seed: int, step: int, batch: int, size: int) -> np.ndarray:
-    """Row numbers of the batch at `step`: a fresh permutation of the `size` rows every epoch. int [batch]
-
-    Nothing is carried from step to step, so a run that resumes at `step` sees what it would have seen.
+    tokens int32 [N, 12, 32], conditioning float32 [N, 104], observed bool [N, 12] (tracks that the source can speak of,
+    the others hold masks), paired bool [N] (False: the conditioning says nothing); both all True where the builder does
+    not say. Texts such as clip, piece, source: bytes [N].
+    Raises InputError when a record cannot be read.
     """
-    position = np.arange(step * batch, (step + 1) * batch)
-    order = {e: np.random.default_rng([seed, int(e)]).permutation(size) for e in np.unique(position // size)}
-    return np.array([order[p // size][p % size] for p in position])
+    try:
+        source = builder.as_data_source(split=split)
+        rows = source.__getitems__(list(range(len(source))))
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
+        raise InputError(f"{builder.data_path}: the {split} split cannot be read ({reason}); delete that folder, and "
+                         "it is built again") from error
+    columns = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+    columns["tokens"] = columns["tokens"].astype(np.int32)
+    for name, shape in (("observed", (len(rows), SHAPE[0])), ("paired", (len(rows),))):
+        columns[name] = columns.get(name, np.ones(shape)).astype(bool)
+    return columns
+
+
+def mixture(name: str, data_dir: str | Path, split: str) -> Mixture:
+    """One split of a mixture, built under data_dir where it is not there already. Raises InputError."""
+    found = parts(name)
+    columns = [arrays(prepare(part.name, data_dir), split) for part in found]
+    return Mixture({field: np.concatenate([column[field] for column in columns]) for field in FIELDS},
+                   tuple(len(column["tokens"]) for column in columns), tuple(part.share for part in found))
+
+
+def motion_seed(name: str) -> int:
+    """The seed of the motion chain that made a mixture's conditioning. Raises InputError where its parts differ."""
+    seeds = {CONFIGS[part.name].motion_seed for part in parts(name)}
+    if len(seeds) > 1:
+        raise InputError(f"{name}: its parts were made by chains of different seeds, {sorted(seeds)}: mix others")
+    return seeds.pop()
+
+
+def batch_rows(seed: int, step: int, batch: int, sizes: Sequence[int], shares: Sequence[int] = (1,)) -> np.ndarray:
+    """Row numbers of the batch at `step`: every part in a fresh permutation each epoch of its own. int [batch]
+
+    Of every sum(shares) rows in order, part c gives shares[c]. Nothing is carried from step to step, so a run that
+    resumes at `step` sees what it would have seen.
+    """
+    slots = np.repeat(np.arange(len(sizes)), shares)
+    turn, slot = np.divmod(np.arange(step * batch, (step + 1) * batch), len(slots))
+    part = slots[slot]
+    within = slot - np.concatenate([[0], np.cumsum(shares)])[part]
+    own = turn * np.asarray(shares)[part] + within  # how many rows of its part came before
+    epoch, place = np.divmod(own, np.asarray(sizes)[part])
+    starts = np.concatenate([[0], np.cumsum(sizes)])
+    orders = {key: np.random.default_rng([seed, *key]).permutation(sizes[key[0]])
+              for key in set(zip(part.tolist(), epoch.tolist(), strict=True))}
+    return np.array([starts[c] + orders[c, e][p] for c, e, p in zip(part, epoch, place, strict=True)])

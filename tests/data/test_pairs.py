@@ -60,7 +60,36 @@ def test_unknown_data_config():
 
 
 def test_batch_rows_visit_every_row_once_an_epoch_and_depend_on_the_step_alone():
-    rows = np.concatenate([data.batch_rows(7, step, 4, 10) for step in range(5)])
+    rows = np.concatenate([data.batch_rows(7, step, 4, [10]) for step in range(5)])
     assert sorted(rows[:10]) == sorted(rows[10:]) == list(range(10))
-    np.testing.assert_array_equal(data.batch_rows(7, 3, 4, 10), rows[12:16])
+    np.testing.assert_array_equal(data.batch_rows(7, 3, 4, [10]), rows[12:16])
     assert (rows[:10] != rows[10:]).any()
+
+
+def test_a_mixture_gives_each_part_its_share_and_every_row_once_an_epoch():
+    rows = np.concatenate([data.batch_rows(7, step, 4, [9, 5], [3, 1]) for step in range(15)])
+    first, second = rows[rows < 9], rows[rows >= 9]
+    assert len(first) == 45 and len(second) == 15
+    for start in range(0, 45, 9):
+        assert sorted(first[start:start + 9]) == list(range(9))
+    for start in range(0, 15, 5):
+        assert sorted(second[start:start + 5]) == list(range(9, 14))
+    assert (rows.reshape(-1, 4)[:, 3] >= 9).all()
+    np.testing.assert_array_equal(data.batch_rows(7, 3, 4, [9, 5], [3, 1]), rows[12:16])
+
+
+def test_a_mixture_is_one_array_per_field(builder):
+    twice = data.mixture("tiny*2+tiny", builder.data_dir_root, "test")
+    once = data.arrays(builder, "test")
+    assert twice.sizes == (len(once["tokens"]),) * 2 and twice.shares == (2, 1)
+    assert set(twice.columns) == {"tokens", "observed", "conditioning", "paired"}
+    np.testing.assert_array_equal(twice.columns["tokens"][len(once["tokens"]):], once["tokens"])
+    assert twice.columns["observed"].all() and twice.columns["paired"].all()
+
+
+@pytest.mark.parametrize(("name", "says"), [
+    ("tiny*0", "whole share"), ("tiny*x", "whole share"), ("tiny+lakh", "unknown data config 'lakh'"),
+    ("", "unknown data config ''")])
+def test_a_mixture_that_cannot_be(name, says):
+    with pytest.raises(InputError, match=says):
+        data.check(name)
