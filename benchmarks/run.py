@@ -19,6 +19,7 @@ import numpy as np
 
 from eqdiff_jax import motion
 from eqdiff_jax.composer import PROCESS, predictor
+from eqdiff_jax.denoiser import multiply_adds
 from eqdiff_jax.diffusion import sample
 from eqdiff_jax.training.state import init_params, network
 
@@ -32,12 +33,6 @@ def config(name: str):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.get_config()
-
-
-def multiply_adds(cfg) -> float:
-    """Multiply-adds of the matrix products in one denoiser call on one grid, attention included."""
-    length, width = 12 * 32 // cfg.patch + cfg.condition_tokens, cfg.width
-    return cfg.depth * (12 * width**2 * length + 2 * width * length**2) + length * width * cfg.patch * 81
 
 
 def interleave(candidates: dict[str, Callable[[], object]],
@@ -69,7 +64,7 @@ def denoiser(name: str, rounds: int) -> list[str]:
     params = init_params(jax.random.key(0), cfg)
     net, tokens, embedding = network(cfg), jnp.full((2, 12, 32), PROCESS.mask), jnp.zeros((2, 768))
     call = jax.jit(lambda p: net.apply({"params": p}, tokens, embedding))
-    work = 2 * multiply_adds(cfg)
+    work = 2 * multiply_adds(net)
     repeats = max(1, round(work / MATRIX**3))
     matrix = jax.random.normal(jax.random.key(1), (MATRIX, MATRIX), jnp.dtype(cfg.dtype))
     product = jax.jit(lambda m: jax.lax.fori_loop(0, repeats, lambda i, x: x @ m * 1e-2, m))

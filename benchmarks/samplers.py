@@ -1,6 +1,9 @@
 """The sampler beside PyTorch, beside its bare network, and beside itself parallel in time.
 
-    python benchmarks/samplers.py --only skipping       # or in_time, default, large, parallel; pip install '.[bench]'
+    python benchmarks/samplers.py --only skipping       # or in_time, default, large, parallel, sedd; needs '.[bench]'
+
+`sedd` wants --sedd DIR, a checkout of github.com/louaaron/Score-Entropy-Discrete-Diffusion, and pip install einops
+omegaconf huggingface_hub.
 
 The same Roformer (layers, widths, rotary angles, low-rank adaptive norms, float32), the same analytic steps, random
 weights; candidates are interleaved round by round, and ratios are medians with quartiles. Absolute seconds are printed
@@ -10,6 +13,7 @@ only where the question is whether two bars are ready before they are over (4 s 
 import argparse
 import sys
 import time
+import types
 
 import jax
 import jax.numpy as jnp
@@ -131,6 +135,41 @@ def peers(name: str, steps: int, rounds: int) -> list[str]:
     return rows
 
 
+def sedd(folder: str, steps: int, rounds: int) -> list[str]:
+    """The reference sampling loop (analytic, then its denoising step) on its own 12 x 768 network, beside ours."""
+    def attention(qkv, starts, length, dropout, causal):
+        del starts, dropout, causal
+        q, k, v = qkv.view(-1, length, *qkv.shape[1:]).permute(2, 0, 3, 1, 4)
+        return functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(-1, *qkv.shape[2:])
+
+    interface = types.ModuleType("flash_attn.flash_attn_interface")
+    interface.flash_attn_varlen_qkvpacked_func = attention  # flash attention needs a GPU; this is PyTorch's own
+    sys.modules |= {"flash_attn": types.ModuleType("flash_attn"), interface.__name__: interface}
+    sys.path.insert(0, folder)
+    import graph_lib
+    import noise_lib
+    import sampling
+    from model import SEDD
+
+    net = SEDD({"tokens": 81, "graph": {"type": "absorb"}, "model": {
+        "hidden_size": 768, "cond_dim": 128, "n_heads": 12, "n_blocks": 12, "dropout": 0.0,
+        "scale_by_sigma": True}}).eval()
+    cfg = config("roformer_86m")
+    cfg.dtype = "float32"
+    params, rows = init_params(jax.random.key(0), cfg), []
+    for batch in (1, 8):
+        c, given = jnp.zeros((batch, 104)), jnp.ones(batch, bool)
+        draw = jax.jit(lambda p, k, c=c, given=given: sample(k, posterior(p, c, given), PROCESS, (len(c), *SHAPE),
+                                                             steps=steps).tokens)
+        loop = sampling.get_pc_sampler(graph_lib.Absorbing(81), noise_lib.LogLinearNoise(), (batch, 384), "analytic",
+                                       steps - 1, denoise=True, eps=1e-5)
+        seconds, _ = interleave({"ours": lambda draw=draw: draw(params, jax.random.key(1)),
+                                 "sedd": lambda loop=loop: loop(net)}, rounds)
+        rows.append(f"| roformer_86m, batch {batch}, {steps} network calls: SEDD's loop and network / ours | "
+                    f"{ratio(seconds['sedd'], seconds['ours'])} |")
+    return rows
+
+
 def in_time(rounds: int) -> list[str]:
     """Seconds for two bars, and how they compare with their own duration."""
     large = config("roformer_86m")
@@ -208,6 +247,7 @@ TABLES = {
     "in_time": (PLAIN, lambda args: in_time(args.rounds)),
     "default": (PLAIN, lambda args: peers("default", args.steps, 2 * args.rounds)),
     "large": (PLAIN, lambda args: peers("roformer_86m", args.steps, args.rounds)),
+    "sedd": (PLAIN, lambda args: sedd(args.sedd, args.steps, args.rounds)),
     "parallel": ("| T | sweeps, median (10 to 90 %) | calls of T rows | chains that differ | parallel / sequential |\n"
                  "|---|---|---|---|---|", lambda args: parallel(args.rounds)),
 }
@@ -218,8 +258,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--only", nargs="+", choices=TABLES, default=list(TABLES))
+    parser.add_argument("--sedd", help="checkout of the reference implementation, for the table sedd")
+    parser.add_argument("--only", nargs="+", choices=TABLES, default=[t for t in TABLES if t != "sedd"])
     args = parser.parse_args()
+    if "sedd" in args.only and not args.sedd:
+        parser.error("the table sedd needs --sedd DIR")
     for name in args.only:
         head, make = TABLES[name]
         print(f"\n{head}", flush=True)

@@ -14,7 +14,8 @@ def get_config() -> ConfigDict:
     return ConfigDict({
         "card": "87.3 M parameters, Conductor pairs over the demo dancer and CMU salsa.",
         "seed": 0,
-        # Data: tiny | demo | demo_salsa (needs EQDIFF_DATA); data_dir "" means WORKDIR/data.
+        # Data: tiny | demo | demo_salsa | shippable | experiment (all but two need EQDIFF_DATA), or a mixture such as
+        # "shippable*3+demo"; data_dir "" means WORKDIR/data.
         "data": "demo_salsa",
         "data_dir": "",
         # Network: width is a multiple of 64; patch 1 | 2 | 4 | 8 sixteenths per element; dtype float32 | bfloat16.
@@ -24,7 +25,11 @@ def get_config() -> ConfigDict:
         "condition_tokens": 2,
         "rank": 16,
         "dtype": "bfloat16",
-        # Optimisation.
+        "remat": True,  # compute blocks again in the backward pass: less memory, a third more work
+        # Optimisation. loss: score_entropy | masked_cross_entropy | lambda_cross_entropy | d3pm, one bound in four
+        # forms; the batch is worked off in `accumulate` pieces.
+        "loss": "score_entropy",
+        "accumulate": 1,
         "steps": 100_000,
         "batch": 256,
         "learning_rate": 3e-4,
@@ -33,9 +38,11 @@ def get_config() -> ConfigDict:
         "clip_norm": 1.0,
         "ema_decay": 0.9999,
         "condition_dropout": 0.1,  # 1.0 trains without conditioning
-        # Bookkeeping, in steps; validate_every is a multiple of log_every.
+        # Bookkeeping, in steps; validate_every and checkpoint_every are multiples of log_every.
         "log_every": 100,
         "validate_every": 1000,
         "validate_size": 512,
         "checkpoint_every": 1000,
+        "sample_every": 5000,  # pictures and MIDI of held-out movement; 0 for none
+        "tensorboard": False,  # needs pip install tensorboardX
     })

@@ -14,7 +14,8 @@ def get_config() -> ConfigDict:
     return ConfigDict({
         "card": "A test of the machinery: 0.3 M parameters, Conductor pairs of the demo dancer.",
         "seed": 0,
-        # Data: tiny | demo | demo_salsa (needs EQDIFF_DATA); data_dir "" means WORKDIR/data.
+        # Data: tiny | demo | demo_salsa | shippable | experiment (all but two need EQDIFF_DATA), or a mixture such as
+        # "shippable*3+demo"; data_dir "" means WORKDIR/data.
         "data": "tiny",
         "data_dir": "",
         # Network: width is a multiple of 64; patch 1 | 2 | 4 | 8 sixteenths per element; dtype float32 | bfloat16.
@@ -24,7 +25,11 @@ def get_config() -> ConfigDict:
         "condition_tokens": 2,
         "rank": 16,
         "dtype": "float32",
-        # Optimisation.
+        "remat": False,  # compute blocks again in the backward pass: less memory, a third more work
+        # Optimisation. loss: score_entropy | masked_cross_entropy | lambda_cross_entropy | d3pm, one bound in four
+        # forms; the batch is worked off in `accumulate` pieces.
+        "loss": "score_entropy",
+        "accumulate": 1,
         "steps": 60,
         "batch": 16,
         "learning_rate": 3e-3,
@@ -33,9 +38,11 @@ def get_config() -> ConfigDict:
         "clip_norm": 1.0,
         "ema_decay": 0.99,
         "condition_dropout": 0.1,  # 1.0 trains without conditioning
-        # Bookkeeping, in steps; validate_every is a multiple of log_every.
+        # Bookkeeping, in steps; validate_every and checkpoint_every are multiples of log_every.
         "log_every": 10,
         "validate_every": 60,
         "validate_size": 32,
         "checkpoint_every": 30,
+        "sample_every": 0,  # pictures and MIDI of held-out movement; 0 for none
+        "tensorboard": False,  # needs pip install tensorboardX
     })

@@ -1,16 +1,48 @@
-"""The one pmap: a per-device function over all local devices, and the layout it wants."""
+"""The one pmap: a per-device function over all devices of all processes, and the layout it wants."""
 
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
 
 AXIS = "devices"  # for lax.pmean inside a per-device function
 
 
 def data_parallel(step: Callable, donate: tuple[int, ...] = (0,)) -> Callable:
-    """step(state, batch, ...) on every local device at once; arguments carry a leading device axis."""
+    """step(state, batch, ...) on every device at once; arguments carry a leading axis of the local devices."""
     return jax.pmap(step, axis_name=AXIS, donate_argnums=donate)
+
+
+def join(coordinator: str, processes: int, process: int) -> None:
+    """Make this process one of several that train together; before anything else touches JAX.
+
+    coordinator: HOST:PORT of process 0, or "auto" under a cluster scheduler or on a pod, which know all three.
+    """
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")  # without it hosts without accelerators cannot talk
+    if coordinator == "auto":
+        jax.distributed.initialize()
+    else:
+        jax.distributed.initialize(coordinator, processes, process)
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes."""
+    return jax.process_index() == 0
+
+
+def part(count: int) -> slice:
+    """This process's share of a global batch of `count`: a multiple of the number of all devices."""
+    each = count // jax.process_count()
+    return slice(jax.process_index() * each, (jax.process_index() + 1) * each)
+
+
+def first_to_all(tree):
+    """The first process's copy, on every process; all wait for it."""
+    if jax.process_count() == 1:
+        return tree
+    return jax.tree.map(jnp.asarray, multihost_utils.broadcast_one_to_all(jax.tree.map(np.asarray, tree)))
 
 
 def replicate(tree):
@@ -21,8 +53,8 @@ def replicate(tree):
 
 
 def unreplicate(tree):
-    """The first device's copy."""
-    return jax.tree.map(lambda x: x[0], tree)
+    """The first local device's copy."""
+    return jax.tree.map(lambda x: x.addressable_data(0).reshape(x.shape[1:]), tree)
 
 
 def shard(tree):

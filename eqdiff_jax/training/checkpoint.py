@@ -8,11 +8,13 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
@@ -28,28 +30,74 @@ MODEL, WEIGHTS = "model.json", "weights"
 
 
 def manager(workdir: str | Path, keep: int = 2) -> ocp.CheckpointManager:
-    """The checkpoints of a run, in workdir/checkpoints; the newest `keep` are kept."""
-    return ocp.CheckpointManager(
-        (Path(workdir) / "checkpoints").absolute(),
-        options=ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=False))
+    """The checkpoints of a run, in workdir/checkpoints; the newest `keep` are kept. For the first process alone."""
+    folder = (Path(workdir) / "checkpoints").absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    return ocp.CheckpointManager(folder, options=ocp.CheckpointManagerOptions(
+        max_to_keep=keep, enable_async_checkpointing=False, create=False, multiprocessing_options=_alone()))
+
+
+def _alone() -> ocp.options.MultiprocessingOptions:
+    """Let the first process write without waiting for the others."""
+    if jax.process_count() == 1:
+        return ocp.options.MultiprocessingOptions()
+    return ocp.options.MultiprocessingOptions(active_processes={0}, barrier_sync_key_prefix="first")
 
 
 def save(checkpoints: ocp.CheckpointManager, state: TrainState) -> None:
-    """Write the state under its own step."""
-    checkpoints.save(int(state.step), args=ocp.args.StandardSave(state))
+    """Write the state under its own step, and its files' hashes to hashes/STEP.json; InputError when that fails."""
+    step, root = int(state.step), Path(checkpoints.directory)
+    try:
+        # As numpy: what one process alone writes must not look like an array of all.
+        checkpoints.save(step, args=ocp.args.StandardSave(
+            state if jax.process_count() == 1 else jax.tree.map(np.asarray, state)))
+        note = _note(root, step)
+        note.parent.mkdir(exist_ok=True)
+        scratch = note.with_suffix(".tmp")
+        scratch.write_text(json.dumps(_hashes(root / str(step), root / str(step))))
+        os.replace(scratch, note)
+        for old in note.parent.glob("*.json"):
+            if not (root / old.stem).is_dir():
+                old.unlink()
+    except Exception as error:
+        raise InputError(f"{root}: the checkpoint of step {step} could not be written ({_first_line(error)}); make "
+                         "room and run again, the earlier ones are intact") from error
 
 
 def restore(checkpoints: ocp.CheckpointManager, like: TrainState) -> TrainState:
-    """The newest state, or `like` when there is none; raises InputError when it cannot be read."""
-    latest = checkpoints.latest_step()
-    if latest is None:
-        return like
+    """The newest state that is whole, or `like` when there is none.
+
+    A step whose files do not have the hashes noted for them, or that cannot be read, is moved to `damaged/`, with a
+    line on stderr, and the one before it is taken. Raises InputError when steps are there but none fits.
+    """
+    root, steps = Path(checkpoints.directory), sorted(checkpoints.all_steps(), reverse=True)
     target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-    try:
-        return checkpoints.restore(latest, args=ocp.args.StandardRestore(target))
-    except Exception as error:
-        raise InputError(f"{checkpoints.directory}/{latest} does not fit this config or is damaged "
-                         f"({_first_line(error)}): use another --workdir, or delete that step") from error
+    for step in steps:
+        try:
+            _verify(root, step)
+            return checkpoints.restore(step, args=ocp.args.StandardRestore(target))
+        except Exception as error:
+            if step == steps[-1]:
+                raise InputError(f"{root}/{step} does not fit this config or is damaged ({_first_line(error)}): use "
+                                 "another --workdir, or delete that step") from error
+            print(f"checkpoint {step} is damaged ({_first_line(error)}): going on from the one before, it is kept in "
+                  "damaged/", file=sys.stderr)
+        aside = root.parent / "damaged" / f"{step}-{os.getpid()}"
+        aside.parent.mkdir(exist_ok=True)
+        os.replace(root / str(step), aside)
+        checkpoints.reload()
+    return like
+
+
+def _note(root: Path, step: int) -> Path:
+    return root.parent / "hashes" / f"{step}.json"
+
+
+def _verify(root: Path, step: int) -> None:
+    """Raise InputError when the files of a step are not those that were written; a step without a note passes."""
+    note = _note(root, step)
+    if note.is_file() and json.loads(note.read_text()) != _hashes(root / str(step), root / str(step)):
+        raise InputError("its files have changed since they were written")
 
 
 def export(folder: str | Path, params: Params, motion_params, config: ConfigDict, card: str) -> None:
@@ -63,15 +111,17 @@ def export(folder: str | Path, params: Params, motion_params, config: ConfigDict
     tree = {name: jax.tree.map(lambda x: jnp.asarray(x, jnp.bfloat16), params[name])
             for name in ("encoder", "denoiser")}
     tree["motion"] = _as_dict(motion_params)
+    if jax.process_count() > 1:
+        tree = jax.tree.map(np.asarray, tree)
     scratch = Path(tempfile.mkdtemp(prefix=folder.name + ".", dir=folder.parent))
     scratch.chmod(0o755)
-    with ocp.StandardCheckpointer() as checkpointer:
+    with ocp.StandardCheckpointer(multiprocessing_options=_alone()) as checkpointer:
         checkpointer.save(scratch / WEIGHTS, tree)
     for trace in (scratch / WEIGHTS).rglob("commit_success.txt"):
         trace.unlink()  # it names the folder that the weights were written in
     shapes = {"/".join(k.key for k in path): [list(x.shape), x.dtype.name]
               for path, x in jax.tree_util.tree_leaves_with_path(tree)}
-    hashes = {str(f.relative_to(scratch)): _sha256(f) for f in sorted((scratch / WEIGHTS).rglob("*")) if f.is_file()}
+    hashes = _hashes(scratch / WEIGHTS, scratch)
     (scratch / MODEL).write_text(json.dumps(
         {"card": card, "config": config.to_dict() | {"data_dir": ""}, "shapes": shapes, "sha256": hashes}, indent=1))
     if folder.exists():
@@ -123,7 +173,8 @@ def _load_weights(folder: Path) -> Params:
             node = node.setdefault(parent, {})
         node[leaf] = leaf_target
     # Before orbax starts: a restore that fails half-way leaves its tasks behind.
-    if actual != {path: list(leaf_target.shape) for path, leaf_target in targets.items()}:
+    if actual.keys() != targets.keys() or any(  # without a shape: written by one of several processes, as numpy
+            shape is not None and shape != list(targets[path].shape) for path, shape in actual.items()):
         raise InputError(f"{folder}: a checkpoint of another shape than its {MODEL} says: copy it again")
     try:
         with ocp.StandardCheckpointer() as checkpointer:
@@ -138,7 +189,7 @@ def _load_workdir(folder: Path) -> Params:
     try:
         config = ConfigDict(json.loads((folder / "config.json").read_text()))
         like = jax.eval_shape(lambda: init_state(jax.random.key(0), config))
-        motion_params = motion.init_params(jax.random.key(data.CONFIGS[config.data].motion_seed))
+        motion_params = motion.init_params(jax.random.key(data.motion_seed(config.data)))
     except (ValueError, AttributeError, KeyError, TypeError) as error:
         raise InputError(f"{folder / 'config.json'} is damaged ({_first_line(error)})") from error
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=_one_device()), like)
@@ -188,6 +239,11 @@ def _as_dict(record) -> dict:
 
 def _one_device() -> jax.sharding.Sharding:
     return jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+
+
+def _hashes(folder: Path, root: Path) -> dict[str, str]:
+    """SHA-256 of every file below `folder`, by its path from `root`."""
+    return {str(f.relative_to(root)): _sha256(f) for f in sorted(folder.rglob("*")) if f.is_file()}
 
 
 def _sha256(path: Path) -> str:

@@ -1,112 +1,263 @@
-"""How well a checkpoint predicts held-out grids, beside three baselines, in bits per cell.
+"""How well a checkpoint predicts held-out grids, and what the grids that it makes are like.
 
-    python -m eqdiff_jax.training.evaluate --checkpoint checkpoints/default --data demo
+    python -m eqdiff_jax.training.evaluate --checkpoint checkpoints/default --data demo --out runs/evaluation
 
-The model's figure is a bound (negative ELBO, Monte-Carlo, with its standard error over examples); the baselines'
-figures are exact code lengths. Baselines: the per-cell unigram; the nearest training example by conditioning, mixed
-with the unigram (weight fitted on the validation split); the same network without its conditioning.
+Four tables: bits per observed cell (score.py: the model's is a bound, the baselines' are exact); figures of the
+grids that it makes, beside the Conductor's, the baselines' and held-out ones; how a movement's dynamics are followed;
+how far a grid is from the nearest training grid. --out keeps them as report.md and report.json, with pictures. The
+same seed gives the same report on the same machine.
 """
 
 import argparse
-import json
 import sys
-from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
+from tqdm import tqdm
 
 from eqdiff_jax import data
+from eqdiff_jax.composer import GUIDANCE
+from eqdiff_jax.conditioning import LAYOUT
+from eqdiff_jax.data.pairing import says
 from eqdiff_jax.errors import InputError
-from eqdiff_jax.music import LEGAL, VOCABULARY
-from eqdiff_jax.music.grid import SHAPE
-from eqdiff_jax.training import checkpoint
-from eqdiff_jax.training.loop import evaluate_nelbo
-from eqdiff_jax.types import Array
+from eqdiff_jax.music import DESCRIPTORS, metrics
+from eqdiff_jax.music.descriptors import of_events
+from eqdiff_jax.music.grid import TRACKS, events
+from eqdiff_jax.training import baselines, checkpoint, report, systems
+from eqdiff_jax.training.score import Columns, Scored, compare, groups, observed, paired, rate
+from eqdiff_jax.types import Params
 
-WEIGHTS = np.linspace(0.0, 0.98, 50)  # candidates for the neighbour's share
-PSEUDO_COUNT = 0.1  # per legal token and cell, so that nothing legal is impossible
-
-
-def unigram(tokens: np.ndarray) -> np.ndarray:
-    """p(token | cell), smoothed over the track's legal tokens. tokens [N, 12, 32] -> [12, 32, 81]"""
-    counts = np.stack([(tokens == v).sum(0) for v in range(len(VOCABULARY))], axis=-1).astype(np.float64)
-    counts += PSEUDO_COUNT * LEGAL[:, None, :]
-    return counts / counts.sum(-1, keepdims=True)
+_SLOTS = [LAYOUT[name].start for name in metrics.FIDELITY]
+_HEARD = [DESCRIPTORS.index(name) for name in metrics.FIDELITY.values()]
 
 
-def code_length(law: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-    """Bits per cell of each grid under independent cells. law [12, 32, 81], tokens [N, 12, 32] -> [N, 12, 32]"""
-    return -np.log2(np.take_along_axis(law[None], tokens[..., None], axis=-1)[..., 0])
+class Settings(NamedTuple):
+    """What a person may choose; `check` refuses what cannot be."""
+
+    draws: int = 16  # network calls per scored grid
+    limit: int | None = None  # held-out grids that are scored, evenly spaced; None for all
+    samples: int = 256  # grids of each system
+    steps: int = 24  # denoising steps, 0 for the commitment rule
+    seed: int = 0
 
 
-def nearest(train: np.ndarray, queries: np.ndarray) -> np.ndarray:
-    """Index of the training row at the smallest Euclidean distance, per query. [M]"""
-    square = (train**2).sum(1)
-    return np.array([np.argmin(square - 2.0 * train @ q) for q in queries])
+class Grids(NamedTuple):
+    """What one system made, or what is held out."""
+
+    name: str
+    tokens: np.ndarray  # int32 [W, 12, 32]
+    groups: np.ndarray  # int [W] windows of one performance or piece
+    asked: np.ndarray | None = None  # [W, 5] dynamics of the movement that it follows
+    beats: list[np.ndarray] | None = None  # [W] beats of a movement
+    observed: np.ndarray | None = None  # bool [W, 12], None for all
 
 
-def mixture_bits(weight: float, law: np.ndarray, neighbour: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-    """Bits per cell of each grid under w [neighbour's token] + (1 - w) unigram. [N]"""
-    p = weight * (neighbour == tokens) + (1.0 - weight) * 2.0 ** -code_length(law, tokens)
-    return -np.log2(p).reshape(len(tokens), -1).mean(1)
+class System(NamedTuple):
+    """Grids with all that is measured on them."""
+
+    grids: Grids
+    measures: np.ndarray  # [W, 7] metrics.Measures
+    heard: np.ndarray  # [W, 5] descriptors, nan where the observed tracks cannot say
+    features: list[dict[str, np.ndarray]]
+    alignment: np.ndarray | None  # [W, 3] metrics.BeatAlignment
+    nearest: np.ndarray  # [W] share of cells that differ from the nearest training grid
 
 
-def evaluate(params, builder, *, seed: int = 0, draws: int = 16, limit: int | None = None) -> list[dict]:
-    """Rows {name, bits, stderr, kind} for the held-out split `test`; limit: only so many examples, evenly spaced."""
+class Followed(NamedTuple):
+    """What was asked of windows and what was heard, in the order of metrics.FIDELITY."""
+
+    asked: np.ndarray  # [W, 5]
+    heard: np.ndarray  # [W, 5]
+    groups: np.ndarray  # int [W]
+
+
+def check(settings: Settings) -> None:
+    """Raise InputError, one line, for a setting that cannot be used."""
+    for name, least in (("draws", 1), ("limit", 2), ("samples", 2), ("steps", 0), ("seed", 0)):
+        value = getattr(settings, name)
+        if value is not None and value < least:
+            raise InputError(f"--{name} is {value}: use {least} or more")
+
+
+def evaluate(params: Params, builder, settings: Settings | None = None, *, quiet: bool = True) -> report.Evaluation:
+    """Everything the command reports. params: encoder, denoiser, motion; builder: prepared, with three splits.
+
+    Systems that follow a movement follow the same one: held-out performances of the data config's own dancers, or of
+    `demo`'s where it has none.
+    """
+    settings = settings or Settings()
+    check(settings)
     train, validation, test = (data.arrays(builder, split) for split in ("train", "validation", "test"))
-    if limit is not None and limit < len(test["tokens"]):
-        kept = np.linspace(0, len(test["tokens"]) - 1, limit).astype(int)
-        test = {name: column[kept] for name, column in test.items()}
-    key, columns = jax.random.key(seed), {name: test[name] for name in ("tokens", "conditioning")}
-    rows: list[dict] = []
+    test = _evenly(test, settings.limit)
+    markov = baselines.fit_markov(train["tokens"], validation["tokens"], observed(train), observed(validation))
+    key_score, key_play = jax.random.split(jax.random.key(settings.seed))
+    scored = compare(key_score, params, markov, train, validation, test, draws=settings.draws, quiet=quiet)
 
-    def add(name: str, bits: Array | np.ndarray, kind: str) -> None:
-        rows.append({"name": name, "bits": float(np.mean(bits)), "kind": kind,
-                     "stderr": float(np.std(bits, ddof=1) / np.sqrt(len(bits)))})
+    config = builder.builder_config if hasattr(builder.builder_config, "clips") else data.CONFIGS["demo"]
+    movement = systems.held_out_movement(params["motion"], config, settings.samples)
+    halves = _halves(test, settings.samples)
+    everything = [
+        *_played(key_play, params, movement, settings, quiet),
+        *_baseline_grids(train, markov, movement, settings.seed),
+        *(Grids(name, part["tokens"], groups(part), observed=observed(part))
+          for name, part in zip(report.REAL, halves, strict=True))]
+    found = [_measure(grids, train) for grids in tqdm(everything, desc="measuring", disable=quiet or None)]
+    followed = {s.grids.name: Followed(s.grids.asked, s.heard, s.grids.groups)
+                for s in found if s.grids.asked is not None}
+    followed["held-out pairs"] = Followed(
+        np.concatenate([np.where(paired(part)[:, None], part["conditioning"][:, _SLOTS], np.nan) for part in halves]),
+        np.concatenate([s.heard for s in found[-2:]]), np.concatenate([groups(part) for part in halves]))
+    return report.Evaluation(
+        settings=settings._asdict(), examples=len(test["tokens"]), windows=len(movement.conducted),
+        bits=_bits(scored, test), tracks=_by_track(scored, test), sources=_by_source(scored, test),
+        metrics=[_figures(system, found[-1]) for system in found],
+        fidelity=[_fidelity(name, rows, settings.seed) for name, rows in followed.items()],
+        nearest=[_nearest(system) for system in found],
+        points={name: (rows.asked, rows.heard) for name, rows in followed.items()},
+        distances={s.grids.name: s.nearest for s in found})
 
-    add("this checkpoint", evaluate_nelbo(key, params, columns, draws=draws).per_example / np.log(2), "bound")
-    add("the same network, unconditioned",
-        evaluate_nelbo(key, params, columns, draws=draws, given=False).per_example / np.log(2), "bound")
-    law = unigram(train["tokens"])
-    neighbours = {name: train["tokens"][nearest(train["conditioning"], split["conditioning"])]
-                  for name, split in (("validation", validation), ("test", test))}
-    fit = [mixture_bits(w, law, neighbours["validation"], validation["tokens"]).mean() for w in WEIGHTS]
-    weight = float(WEIGHTS[int(np.argmin(fit))])
-    add(f"nearest neighbour x {weight:.2f} + unigram", mixture_bits(weight, law, neighbours["test"], test["tokens"]),
-        "exact")
-    add("per-cell unigram", code_length(law, test["tokens"]).reshape(len(test["tokens"]), -1).mean(1), "exact")
-    return rows
+
+def _played(key, params: Params, movement: systems.Movement, settings: Settings, quiet: bool) -> list[Grids]:
+    """The network's grids in four ways, and the Conductor's, to the same movement."""
+    key_full, key_bounded = jax.random.split(key)
+    asked, members, beats = movement.conditioning[:, _SLOTS], movement.performance, movement.beats
+
+    def full(guidance: float) -> np.ndarray:
+        return systems.full(key_full, params, movement.conditioning, guidance=guidance, steps=settings.steps,
+                            quiet=quiet)
+
+    return [
+        *(Grids(f"model, guidance {g:g}", full(g), members, asked, beats) for g in (GUIDANCE, 1.0)),
+        Grids("model, bounded change", systems.bounded(key_bounded, params, movement, steps=settings.steps,
+                                                       quiet=quiet), members, asked, beats),
+        Grids("Conductor", movement.conducted, members, asked, beats),
+        Grids("model, unconditional", full(0.0), members, None, beats)]
 
 
-def table(rows: list[dict], examples: int) -> str:
-    """The rows as Markdown."""
-    lines = [f"Held-out pairs: {examples} grids of {SHAPE[0] * SHAPE[1]} cells.", "",
-             "| model | bits per cell | standard error | kind |", "|---|---|---|---|"]
-    return "\n".join(lines + [f"| {r['name']} | {r['bits']:.4f} | {r['stderr']:.4f} | {r['kind']} |" for r in rows])
+def _baseline_grids(train: Columns, markov: baselines.Markov, movement: systems.Movement, seed: int) -> list[Grids]:
+    rng, (count, _, steps) = np.random.default_rng([seed, 1]), movement.conducted.shape
+    law = baselines.unigram(train["tokens"], observed(train), steps=False)
+    return [Grids(name, tokens, movement.performance, None, movement.beats) for name, tokens in (
+        ("Markov within tracks", baselines.sample_markov(rng, markov, count, steps)),
+        ("unigram per track", baselines.sample_unigram(rng, law, count)))]
+
+
+def _evenly(columns: Columns, count: int | None) -> Columns:
+    """At most `count` rows, evenly spaced."""
+    size = len(columns["tokens"])
+    rows = np.unique(np.linspace(0, size - 1, min(size, count or size)).astype(int))
+    return {name: column[rows] for name, column in columns.items()}
+
+
+def _halves(test: Columns, most: int) -> list[Columns]:
+    """Two sets of held-out rows, at most `most` each, that share no piece (no row, where there is one piece only)."""
+    members = groups(test)
+    side = members % 2 if members.any() else np.arange(len(members)) % 2
+    return [_evenly({name: column[side == half] for name, column in test.items()}, most) for half in (0, 1)]
+
+
+def _measure(grids: Grids, train: Columns) -> System:
+    notes = [events(grid) for grid in grids.tokens]
+    rows = np.ones(grids.tokens.shape[:2], bool) if grids.observed is None else grids.observed
+    heard = np.where(says(rows), np.array([of_events(x) for x in notes]), np.nan)[:, _HEARD]
+    return System(
+        grids, np.array([metrics.measure(grid, row) for grid, row in zip(grids.tokens, rows, strict=True)]), heard,
+        [metrics.features(x) for x in notes],
+        None if grids.beats is None else np.array([
+            metrics.beat_alignment(x, beats) for x, beats in zip(notes, grids.beats, strict=True)]),
+        metrics.nearest_distance(grids.tokens, train["tokens"], grids.observed, observed(train)))
+
+
+def _bits(scored: list[Scored], test: Columns) -> list[dict]:
+    """A row per law; `excess` is what it needs beyond the first one, with the error of the difference."""
+    seen, members = observed(test), groups(test)
+    return [{"name": s.name, "kind": s.kind, **rate(s.bits, seen, members)._asdict(),
+             "excess": rate(s.bits - scored[0].bits, seen, members)._asdict()} for s in scored]
+
+
+def _by_track(scored: list[Scored], test: Columns) -> dict[str, dict[str, dict]]:
+    """law -> track -> bits per observed cell and its error."""
+    seen, members = observed(test), groups(test)
+    return {s.name: {track: rate(s.bits[:, [t]], seen[:, [t]], members)._asdict() for t, track in enumerate(TRACKS)}
+            for s in scored}
+
+
+def _by_source(scored: list[Scored], test: Columns) -> dict[str, dict[str, dict]]:
+    """source -> law -> bits; empty where the data names no sources."""
+    if "source" not in test:
+        return {}
+    names = np.array([x.decode() if isinstance(x, bytes) else str(x) for x in test["source"]])
+    seen, members = observed(test), groups(test)
+    return {str(name): {s.name: rate(s.bits[names == name], seen[names == name], members[names == name])._asdict()
+                        for s in scored} for name in np.unique(names)}
+
+
+def _figures(system: System, reference: System) -> dict:
+    """A row of the metric table; overlaps are with the reference, which has none with itself."""
+    area = metrics.overlapping_area(system.features, reference.features)
+    simple = {name: metrics.histogram_overlap(system.measures[:, i], reference.measures[:, i])
+              for i, name in enumerate(metrics.Measures._fields)}
+    simple |= {name: metrics.histogram_overlap(system.heard[:, i], reference.heard[:, i])
+               for i, name in enumerate(metrics.FIDELITY.values())}
+    if system is reference:
+        area, simple = dict.fromkeys(area, np.nan), dict.fromkeys(simple, np.nan)
+    spread, distinct = metrics.diversity(system.grids.tokens, system.grids.observed)
+    row = {"name": system.grids.name, "grids": len(system.features), "diversity": spread, "distinct": distinct,
+           "overlapping_area": area, "overlapping_area_mean": metrics.summary(list(area.values())).mean,
+           "histogram_overlap": simple, "histogram_overlap_mean": metrics.summary(list(simple.values())).mean}
+    row |= {name: metrics.summary(system.measures[:, i])._asdict() for i, name in enumerate(metrics.Measures._fields)}
+    if system.alignment is not None:
+        row |= {f"beat_{name}": metrics.summary(system.alignment[:, i])._asdict()
+                for i, name in enumerate(metrics.BeatAlignment._fields)}
+        row["beat_lift"] = metrics.summary(system.alignment[:, 0] - system.alignment[:, 1])._asdict()
+    return row
+
+
+def _fidelity(name: str, rows: Followed, seed: int) -> dict:
+    rho, error = metrics.control_fidelity(*rows, seed=seed)
+    pairs = {f"{asked} -> {heard}": {"rho": float(r), "stderr": float(e)}
+             for (asked, heard), r, e in zip(metrics.FIDELITY.items(), rho, error, strict=True)}
+    return {"name": name, "mean": metrics.summary(rho).mean, "pairs": pairs}
+
+
+def _nearest(system: System) -> dict:
+    known = system.nearest[~np.isnan(system.nearest)]
+    points = np.quantile(known, (0.0, 0.05, 0.5, 0.95)) if len(known) else np.full(4, np.nan)
+    return {"name": system.grids.name, "counted": len(known), "copies": int((known == 0).sum()),
+            **dict(zip(("least", "q05", "median", "q95"), points.tolist(), strict=True))}
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Print the table, and write it as JSON where --out says."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0],
+    """Print the tables, and keep them with the pictures where --out says."""
+    default = Settings()
+    parser = argparse.ArgumentParser(prog="evaluate", description=__doc__.splitlines()[0],
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--checkpoint", default="checkpoints/default", help="weights folder or training workdir")
     parser.add_argument("--data", default="demo", help=f"data config: {', '.join(data.CONFIGS)}")
     parser.add_argument("--data_dir", default="runs/data", help="where the pairs are, or are built")
-    parser.add_argument("--draws", type=int, default=16, help="network calls per example")
+    parser.add_argument("--draws", type=int, default=default.draws, help="network calls per scored grid")
     parser.add_argument("--limit", type=int, help="score only so many held-out grids")
-    parser.add_argument("--out", help="JSON file to write")
+    parser.add_argument("--samples", type=int, default=default.samples, help="grids of each system")
+    parser.add_argument("--steps", type=int, default=default.steps, help="denoising steps, 0 for the commitment rule")
+    parser.add_argument("--seed", type=int, default=default.seed, help="of everything random")
+    parser.add_argument("--out", help="folder for report.md, report.json and the pictures")
     args = parser.parse_args(argv)
+    settings = Settings(*(getattr(args, name) for name in Settings._fields))
     try:
+        check(settings)
+        if args.out:
+            report.claim(args.out)
         params = checkpoint.load(args.checkpoint)
         builder = data.prepare(args.data, args.data_dir)
-        rows = evaluate(params, builder, draws=args.draws, limit=args.limit)
+        found = evaluate(params, builder, settings, quiet=False)
+        text = report.markdown(found, args.checkpoint, args.data)
+        if args.out:
+            report.write(args.out, found, text, {"checkpoint": args.checkpoint, "data": args.data})
     except InputError as error:
         print(f"evaluate: {error}", file=sys.stderr)
         return 2
-    size = len(builder.as_data_source(split="test"))
-    print(table(rows, size if args.limit is None else min(args.limit, size)))
-    if args.out:
-        Path(args.out).write_text(json.dumps(rows, indent=1))
+    print(text)
     return 0
 
 

@@ -1,4 +1,8 @@
-"""The training run: prepare data, resume, step, log, checkpoint, export."""
+"""The training run: prepare data, resume, step, log, checkpoint, export.
+
+On several hosts every process runs this same program (parallel.join): each takes its part of every batch, and the first
+one alone writes.
+"""
 
 import json
 import os
@@ -16,123 +20,176 @@ from eqdiff_jax import data, motion
 from eqdiff_jax.composer import PROCESS, posterior
 from eqdiff_jax.diffusion import nelbo
 from eqdiff_jax.errors import InputError
-from eqdiff_jax.music.grid import SHAPE
-from eqdiff_jax.parallel import data_parallel, replicate, shard, unreplicate
+from eqdiff_jax.parallel import data_parallel, first_to_all, is_first, part, replicate, shard, unreplicate
 from eqdiff_jax.training import checkpoint
-from eqdiff_jax.training.state import TrainState, init_state
+from eqdiff_jax.training.objective import OBJECTIVES
+from eqdiff_jax.training.preview import preview
+from eqdiff_jax.training.state import TrainState, init_state, network
 from eqdiff_jax.training.step import make_step
+from eqdiff_jax.training.throughput import throughput
 from eqdiff_jax.types import Nelbo, Params
-
-CELLS = SHAPE[0] * SHAPE[1]
 
 
 def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
     """Train as the config says; run again with the same workdir, it resumes where it stopped.
 
-    Writes workdir/config.json, checkpoints/, metrics.jsonl (rows with `step` and `loss`, nats per scored cell)
-    and, at the end, weights/ (EMA in bfloat16, what sample.py --checkpoint takes). An interrupted run ends with the
-    same bits as an uninterrupted one of the same config. `steps` may be raised later, which bends the learning rate.
+    Writes workdir/config.json, checkpoints/, metrics.jsonl (rows with `step`, `loss` in nats per scored cell, tokens
+    and floating-point operations per second), samples/ every `sample_every` steps and, at the end, weights/ (EMA in
+    bfloat16, what sample.py --checkpoint takes). An interrupted run ends with the same bits as an uninterrupted one of
+    the same config. `steps` may be raised later, which bends the learning rate.
 
     Raises:
-      InputError for a config that cannot work, or a workdir that belongs to another config.
+      InputError for a config that cannot work, a workdir that belongs to another config, data or checkpoints that
+      cannot be read, a loss or gradient that is not finite.
     """
-    workdir, devices = Path(workdir), jax.local_device_count()
-    check(config, devices)
-    _claim(workdir, config)
-    builder = data.prepare(config.data, config.data_dir or workdir / "data")
-    train, validation = data.arrays(builder, "train"), data.arrays(builder, "validation")
-    fields = ("tokens", "conditioning")
+    workdir = Path(workdir)
+    check(config, jax.device_count())
+    if is_first():
+        _claim(workdir, config)
+    train, validation = _prepared(config, workdir)
 
     root = jax.random.key(config.seed)
-    key_init, key_steps, key_validation = (jax.random.fold_in(root, i) for i in range(3))
-    checkpoints = checkpoint.manager(workdir)
-    state = checkpoint.restore(checkpoints, init_state(key_init, config))
+    key_init, key_steps, key_validation, key_preview = (jax.random.fold_in(root, i) for i in range(4))
+    checkpoints = checkpoint.manager(workdir) if is_first() else None
+    state = init_state(key_init, config)
+    state = first_to_all(checkpoint.restore(checkpoints, state) if checkpoints else state)
     first = int(state.step)
-    _drop_rows_after(workdir / "metrics.jsonl", first)
+    log = _Log(workdir, config, first)
     step_fn = data_parallel(make_step(config))
     state = replicate(state)
 
-    started, losses = time.perf_counter(), []
-    with tqdm(total=config.steps, initial=first, unit="step", disable=None) as bar:
-        for step in range(first, config.steps):
-            rows = data.batch_rows(config.seed, step, config.batch, len(train["tokens"]))
-            batch = shard({name: train[name][rows] for name in fields})
-            keys = jax.random.split(jax.random.fold_in(key_steps, step), devices)
-            state, metrics = step_fn(state, keys, batch)
-            losses.append(metrics["loss"])
-            if (step + 1) % config.checkpoint_every == 0 and not np.isfinite(float(metrics["grad_norm"][0])):
-                raise InputError(f"the gradient is not finite at step {step + 1}: lower learning_rate "
-                                 f"({config.learning_rate:g}); the last checkpoint is intact")
-            bar.update()
-            done = step + 1
-            if done % config.log_every == 0 or done == config.steps:
-                loss = float(np.mean([x[0] for x in losses]))
-                if not np.isfinite(loss):
-                    raise InputError(f"the loss is not finite at step {done}: lower learning_rate "
-                                     f"({config.learning_rate:g}) and resume from the last checkpoint")
-                rate = len(losses) * config.batch * CELLS / (time.perf_counter() - started)
-                row = {"step": done, "loss": loss, "grad_norm": float(metrics["grad_norm"][0]),
-                       "tokens_per_second": rate}
-                if done % config.validate_every == 0 or done == config.steps:
-                    part = {name: validation[name][:config.validate_size] for name in fields}
-                    bound = evaluate_nelbo(key_validation, unreplicate(state).ema, part)
-                    row["validation_bits"] = float(bound.nats / np.log(2))
-                with open(workdir / "metrics.jsonl", "a") as file:
-                    file.write(json.dumps(row) + "\n")
-                bar.set_postfix(loss=f"{loss:.3f}")
-                started, losses = time.perf_counter(), []
-            if done % config.checkpoint_every == 0 or done == config.steps:
-                checkpoint.save(checkpoints, unreplicate(state))
-    checkpoints.close()
+    losses, mine = [], part(config.batch)
+    place = shard(np.arange(config.batch, dtype=np.int32)[mine])
+    bar = tqdm(total=config.steps, initial=first, unit="step", disable=None if is_first() else True)
+    for step in range(first, config.steps):
+        rows = data.batch_rows(config.seed, step, config.batch, train.sizes, train.shares)[mine]
+        batch = shard({name: column[rows] for name, column in train.columns.items()}) | {"place": place}
+        state, metrics = step_fn(state, replicate(jax.random.fold_in(key_steps, step)), batch)
+        metrics = unreplicate(metrics)
+        losses.append(metrics["loss"])
+        bar.update()
+        done = step + 1
+        last = done == config.steps
+        if done % config.checkpoint_every == 0 and not np.isfinite(float(metrics["grad_norm"])):
+            raise InputError(f"the gradient is not finite at step {done}: lower learning_rate "
+                             f"({config.learning_rate:g}); the last checkpoint is intact")
+        if done % config.log_every == 0 or last:
+            loss = float(np.mean(losses))
+            if not np.isfinite(loss):
+                raise InputError(f"the loss is not finite at step {done}: lower learning_rate "
+                                 f"({config.learning_rate:g}) and resume from the last checkpoint")
+            row = {"step": done, "loss": loss, "grad_norm": float(metrics["grad_norm"])}
+            if is_first() and (done % config.validate_every == 0 or last):
+                bound = evaluate_nelbo(key_validation, unreplicate(state).ema, validation)
+                row["validation_bits"] = float(bound.nats / np.log(2))
+            log.write(row, len(losses))
+            bar.set_postfix(loss=f"{loss:.3f}")
+            losses = []
+        if checkpoints and (done % config.checkpoint_every == 0 or last):
+            checkpoint.save(checkpoints, unreplicate(state))
+        if is_first() and config.sample_every and (done % config.sample_every == 0 or last):
+            preview(key_preview, unreplicate(state).ema, validation["conditioning"], workdir / "samples", done)
+    bar.close()
     state = unreplicate(state)
-    chain = motion.init_params(jax.random.key(builder.builder_config.motion_seed))  # the one that made the pairs
-    checkpoint.export(workdir / "weights", state.ema, chain, config, config.card)
-    return state
+    if checkpoints:
+        checkpoints.close()
+        chain = motion.init_params(jax.random.key(data.motion_seed(config.data)))  # the one that made the pairs
+        checkpoint.export(workdir / "weights", state.ema, chain, config, config.card)
+    return first_to_all(state)  # which also keeps the others until the first has written all
+
+
+def _prepared(config: ConfigDict, workdir: Path) -> tuple[data.Mixture, dict[str, np.ndarray]]:
+    """All training rows, and `validate_size` validation rows, evenly spaced; built by the first process if need be."""
+    folder = config.data_dir or workdir / "data"
+    if is_first():
+        train = data.mixture(config.data, folder, "train")
+    first_to_all(jnp.zeros(()))  # the others wait
+    if not is_first():
+        train = data.mixture(config.data, folder, "train")
+    held = data.mixture(config.data, folder, "validation").columns
+    chosen = np.linspace(0, len(held["tokens"]) - 1, min(config.validate_size, len(held["tokens"]))).astype(int)
+    return train, {name: column[chosen] for name, column in held.items()}
+
+
+class _Log:
+    """metrics.jsonl, and TensorBoard events where the config asks for them; only the first process writes."""
+
+    def __init__(self, workdir: Path, config: ConfigDict, first: int) -> None:
+        self.path, self.config, self.network = workdir / "metrics.jsonl", config, network(config)
+        self.started, self.board = time.perf_counter(), None
+        if is_first():
+            _drop_rows_after(self.path, first)
+            if config.tensorboard:
+                from tensorboardX import SummaryWriter
+                self.board = SummaryWriter(str(workdir / "tensorboard"), purge_step=first)
+
+    def write(self, row: dict[str, float], steps: int) -> None:
+        """One row, with the speed of the `steps` steps since the last."""
+        row = row | throughput(self.network, self.config.batch * steps / (time.perf_counter() - self.started))
+        if is_first():
+            with open(self.path, "a") as file:
+                file.write(json.dumps(row) + "\n")
+        if self.board is not None:
+            for name in row.keys() - {"step"}:
+                self.board.add_scalar(name, row[name], row["step"])
+            self.board.flush()
+        self.started = time.perf_counter()
 
 
 def evaluate_nelbo(key, params: Params, columns: dict[str, np.ndarray], *, draws: int = 8, batch: int = 32,
                    given: bool = True) -> Nelbo:
     """Bound on the code length of grids given their conditioning (given=False: without), nats per cell.
 
-    columns: tokens [N, 12, 32], conditioning [N, 104]. The key is consumed. Every example counts once.
+    columns: tokens [N, 12, 32], conditioning [N, 104], and observed [N, 12], the tracks that count (all, if it is not
+    there). The key is consumed. Every example counts once.
     """
     count = len(columns["tokens"])
+    observed = columns.get("observed", np.ones(columns["tokens"].shape[:2], bool))
+    known = columns.get("paired", np.ones(count, bool)) & given
     chunks = []
     for start in range(0, count, batch):
         rows = np.minimum(np.arange(start, start + batch), count - 1)  # the last batch is padded, then cut
         chunks.append(np.asarray(_nelbo(jax.random.fold_in(key, start), params, columns["tokens"][rows],
-                                        columns["conditioning"][rows], given, draws)))
+                                        columns["conditioning"][rows], observed[rows], known[rows], draws)))
     values = np.concatenate(chunks)[:count]
     return Nelbo(values.mean(), values.std(ddof=1) / np.sqrt(count), values)
 
 
-@partial(jax.jit, static_argnums=5)
-def _nelbo(key, params, tokens, conditioning, given, draws):
-    predict = posterior(params, conditioning, jnp.full(len(tokens), given))
-    return nelbo(key, predict, PROCESS, jnp.asarray(tokens, jnp.int32), draws=draws).per_example
+@partial(jax.jit, static_argnums=6)
+def _nelbo(key, params, tokens, conditioning, observed, given, draws):
+    predict = posterior(params, conditioning, given)
+    return nelbo(key, predict, PROCESS, jnp.asarray(tokens, jnp.int32), draws=draws,
+                 where=observed[..., None]).per_example
 
 
 def check(config: ConfigDict, devices: int = 1) -> None:
-    """Raise InputError, one line, for a config that cannot work."""
-    if config.data not in data.CONFIGS:
-        raise InputError(f"unknown data config {config.data!r}: choose one of {', '.join(data.CONFIGS)}")
-    if data.CONFIGS[config.data].bvh:
-        data.salsa_archive()
-    for name, multiple in (("batch", devices), ("width", 64), ("validate_every", config.log_every)):
+    """Raise InputError, one line, for a config that cannot work on so many devices, all hosts' together."""
+    data.check(config.data)
+    data.motion_seed(config.data)
+    if config.loss not in OBJECTIVES:
+        raise InputError(f"unknown loss {config.loss!r}: choose one of {', '.join(OBJECTIVES)}")
+    for name in ("steps", "depth", "log_every", "checkpoint_every", "validate_size", "accumulate"):
+        if config[name] < 1:
+            raise InputError(f"{name} is {config[name]}: use 1 or more")
+    for name, multiple in (("batch", devices * config.accumulate), ("width", 64), ("validate_every", config.log_every),
+                           ("checkpoint_every", config.log_every)):
         if config[name] < 1 or config[name] % multiple:
             raise InputError(f"{name} {config[name]} is not a positive multiple of {multiple}: change it")
     if config.patch not in (1, 2, 4, 8) or config.dtype not in ("float32", "bfloat16"):
         raise InputError(f"patch {config.patch} and dtype {config.dtype!r}: patch is 1, 2, 4 or 8, dtype float32 or "
                          "bfloat16")
-    for name in ("steps", "depth", "log_every", "checkpoint_every", "validate_size"):
-        if config[name] < 1:
-            raise InputError(f"{name} is {config[name]}: use 1 or more")
+    if config.tensorboard:
+        try:
+            import tensorboardX  # noqa: F401
+        except ImportError as error:
+            raise InputError("tensorboard is on, but tensorboardX is not installed: pip install tensorboardX, or turn "
+                             "it off") from error
 
 
 def _claim(workdir: Path, config: ConfigDict) -> None:
     """Write config.json, or check that the one there belongs to this run (its length may change)."""
     path, text = workdir / "config.json", json.dumps(config.to_dict(), indent=1, sort_keys=True)
-    free = {"steps", "log_every", "checkpoint_every", "data_dir"}
+    free = {"steps", "log_every", "checkpoint_every", "sample_every", "tensorboard", "data_dir", "remat"}
     if path.exists():
         try:
             old, new = json.loads(path.read_text()), json.loads(text)

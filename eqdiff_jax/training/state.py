@@ -26,7 +26,8 @@ class TrainState(NamedTuple):
 def network(config: ConfigDict) -> Roformer:
     """The denoiser that a config describes."""
     return Roformer(width=config.width, depth=config.depth, vocab=len(VOCABULARY), patch=config.patch,
-                    condition_tokens=config.condition_tokens, rank=config.rank, dtype=jnp.dtype(config.dtype))
+                    condition_tokens=config.condition_tokens, rank=config.rank, dtype=jnp.dtype(config.dtype),
+                    remat=config.remat)
 
 
 def optimizer(config: ConfigDict) -> optax.GradientTransformation:

@@ -1,4 +1,8 @@
-"""One training step of one device: pure, and averaged over devices by name."""
+"""One training step of one device: pure, and summed over devices by name.
+
+Noise, times and dropout belong to an example's place in the global batch, not to the device that computes it: one
+device, eight, or two hosts of four take the same step, to rounding.
+"""
 
 from collections.abc import Callable
 from typing import cast
@@ -10,53 +14,76 @@ from ml_collections import ConfigDict
 
 from eqdiff_jax.composer import PROCESS
 from eqdiff_jax.conditioning import encoder
-from eqdiff_jax.diffusion import antithetic_times, legal_log_posterior, score_entropy
+from eqdiff_jax.diffusion import antithetic_times, legal_log_posterior
 from eqdiff_jax.music import LEGAL
+from eqdiff_jax.music.grid import REST
 from eqdiff_jax.parallel import AXIS
+from eqdiff_jax.training.objective import OBJECTIVES
 from eqdiff_jax.training.state import TrainState, network, optimizer
 from eqdiff_jax.types import Array, Params
 
 _LEGAL = LEGAL[:, None, :]
+Batch = dict[str, Array]
 
 
-def make_loss(config: ConfigDict) -> Callable[[Params, Array, dict[str, Array]], Array]:
-    """loss(params, key, batch) -> mean denoising score entropy, in nats per scored cell.
+def make_loss(config: ConfigDict) -> Callable[[Params, Array, Batch], tuple[Array, Array]]:
+    """loss(params, key, batch) -> (summed cost in nats, number of observed cells) of the batch.
 
-    batch: tokens int32 [B, 12, 32], conditioning [B, 104]. With probability `condition_dropout` an example's
-    conditioning is replaced by the null embedding (for classifier-free guidance); 1 trains without conditioning.
+    batch: tokens int32 [B, 12, 32], observed bool [B, 12], conditioning [B, 104], paired bool [B], place int32 [B], the
+    example's number in the global batch of `config.batch`. Tracks that are not observed stay masked and cost nothing.
+    Where `paired` is False, and else with probability `condition_dropout`, the null embedding takes the place of the
+    conditioning (for classifier-free guidance); a probability of 1 trains without. Times are stratified over the global
+    batch (`antithetic_times`).
     """
-    net = network(config)
+    net, objective = network(config), OBJECTIVES[config.loss]
 
-    def loss(params: Params, key: Array, batch: dict[str, Array]) -> Array:
-        key_time, key_mask, key_drop = jax.random.split(key, 3)
-        tokens = batch["tokens"]
-        t = antithetic_times(key_time, tokens.shape[0])
-        noisy = PROCESS.corrupt(key_mask, tokens, t)
-        given = ~jax.random.bernoulli(key_drop, config.condition_dropout, (tokens.shape[0],))
+    def loss(params: Params, key: Array, batch: Batch) -> tuple[Array, Array]:
+        key_time, key_noise, key_drop = jax.random.split(key, 3)
+        place = batch["place"]
+        observed = jnp.broadcast_to(batch["observed"][..., None], batch["tokens"].shape)
+        tokens = jnp.where(observed, batch["tokens"], REST)
+        t = antithetic_times(key_time, config.batch)[place]
+
+        def one(place, tokens, t, paired):
+            noisy, level = objective.draw(jax.random.fold_in(key_noise, place), tokens[None], t[None])
+            given = ~jax.random.bernoulli(jax.random.fold_in(key_drop, place), config.condition_dropout)
+            return noisy[0], level[0], given & paired
+
+        noisy, level, given = jax.vmap(one)(place, tokens, t, batch["paired"])
         embedding = encoder.apply({"params": params["encoder"]}, batch["conditioning"])
-        logits = net.apply({"params": params["denoiser"]}, noisy, embedding, given)
-        return score_entropy(legal_log_posterior(cast(Array, logits), _LEGAL), tokens, noisy, t, PROCESS).mean()
+        logits = net.apply({"params": params["denoiser"]}, jnp.where(observed, noisy, PROCESS.mask), embedding, given)
+        cost = objective.cost(legal_log_posterior(cast(Array, logits), _LEGAL), tokens, noisy, level)
+        return jnp.where(observed, cost, 0.0).sum(), observed.sum()
 
     return loss
 
 
-def make_step(config: ConfigDict) -> Callable[[TrainState, Array, dict[str, Array]],
-                                              tuple[TrainState, dict[str, Array]]]:
+def make_step(config: ConfigDict) -> Callable[[TrainState, Array, Batch], tuple[TrainState, dict[str, Array]]]:
     """step(state, key, batch) -> (state, metrics) for one device inside the pmap of parallel.py.
 
-    The key differs per device; gradients and metrics are averaged over the axis. EMA decay:
-    min(ema_decay, (1 + step) / (10 + step)).
+    The key is the same on every device. The device's part of the batch is worked off in `accumulate` pieces, whose
+    gradients add up; then sums of nats, cells and gradients are taken over the axis and divided by the cells: the
+    step is that of the mean cost per observed cell, however the batch is cut. EMA decay: min(ema_decay,
+    (1 + step) / (10 + step)).
     """
     loss, transform = make_loss(config), optimizer(config)
 
-    def step(state: TrainState, key: Array, batch: dict[str, Array]):
-        value, grads = jax.value_and_grad(loss)(state.params, key, batch)
-        value, grads = jax.lax.pmean((value, grads), AXIS)
+    def step(state: TrainState, key: Array, batch: Batch):
+        pieces = jax.tree.map(lambda x: x.reshape(config.accumulate, -1, *x.shape[1:]), batch)
+
+        def add(total, piece):
+            (nats, cells), grads = jax.value_and_grad(loss, has_aux=True)(state.params, key, piece)
+            return jax.tree.map(jnp.add, total, (nats, cells, grads)), None
+
+        nothing = (jnp.float32(0), jnp.int32(0), jax.tree.map(jnp.zeros_like, state.params))
+        total, _ = jax.lax.scan(add, nothing, pieces, unroll=config.accumulate == 1)
+        nats, cells, grads = jax.lax.psum(total, AXIS)
+        grads = jax.tree.map(lambda g: g / cells, grads)
         updates, opt_state = transform.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         decay = jnp.minimum(config.ema_decay, (1.0 + state.step) / (10.0 + state.step))
         ema = jax.tree.map(lambda old, new: decay * old + (1.0 - decay) * new, state.ema, params)
-        metrics = {"loss": value, "grad_norm": optax.tree.norm(grads)}
+        metrics = {"loss": nats / cells, "grad_norm": optax.tree.norm(grads)}
         return TrainState(state.step + 1, params, ema, opt_state), metrics
 
     return step

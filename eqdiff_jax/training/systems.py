@@ -1,0 +1,117 @@
+"""Held-out movement, and the grids that a network makes of it: what the evaluation compares.
+
+    full    : every window from an empty grid
+    bounded : consecutive windows, each at most a budget away from the one before, as a performance is played
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from eqdiff_jax.composer import GUIDANCE, PROCESS, compose
+from eqdiff_jax.conditioning import LAYOUT
+from eqdiff_jax.conditioning.layout import CENTRE, SCALE
+from eqdiff_jax.data.pairs import Clip, demo_clips, examples, salsa_clips
+from eqdiff_jax.errors import InputError
+from eqdiff_jax.motion.windows import boundaries
+from eqdiff_jax.music.conductor import instrument_activations
+from eqdiff_jax.music.grid import SHAPE, STEPS
+from eqdiff_jax.music.metrics import motion_beats
+from eqdiff_jax.types import Array, Params
+
+LENGTH = 16  # windows of a performance that are used: a minute at 120 bpm, so that all its sections come
+
+
+class Movement(NamedTuple):
+    """W windows of held-out performances, in order, with what the Conductor plays to them."""
+
+    conditioning: np.ndarray  # float32 [W, 104]
+    conducted: np.ndarray  # int32 [W, 12, 32] the Conductor's grids
+    performance: np.ndarray  # int [W] which performance a window belongs to, ascending
+    beats: list[np.ndarray]  # [W] the beats of the body, in sixteenths of the window
+
+
+def held_out_movement(chain, config, windows: int) -> Movement:
+    """At most `windows` windows of the clips that the data config keeps for `test`, performances of up to 16.
+
+    chain: the motion parameters. Clips are evenly spaced over the split; each performance has its own tempo and
+    genre, as the pairs have (`data.pairs.examples`). Raises InputError for recordings that are missing or too short.
+    """
+    clips = [*demo_clips(config, "test"), *(salsa_clips("test") if config.bvh else ())]
+    count = -(-windows // LENGTH)
+    chosen = [clips[i] for i in np.unique(np.linspace(0, len(clips) - 1, min(count, len(clips))).round().astype(int))]
+    each = -(-count // len(chosen))
+    found = [row for clip in chosen for row in _performances(chain, clip._replace(performances=each))][:windows]
+    if not found:
+        raise InputError(f"the test clips of data config {config.name!r} are shorter than two bars: use a longer one")
+    names, conditioning, conducted, beats = zip(*found, strict=True)
+    return Movement(np.array(conditioning), np.array(conducted, np.int32), _numbered(names), list(beats))
+
+
+def _numbered(names) -> np.ndarray:
+    """Consecutive equal names as 0, 1, 2, ..."""
+    return np.cumsum([i > 0 and names[i] != names[i - 1] for i in range(len(names))])
+
+
+def _performances(chain, clip: Clip):
+    """(performance, conditioning, tokens, beats) of the first windows of each performance of a clip."""
+    moments = motion_beats(clip.limbs)
+    for name, row in examples(chain, clip):
+        performance, _, window = name.rpartition("/")
+        if int(window) < LENGTH:
+            bpm = float(row["conditioning"][LAYOUT["bpm"]][0]) * SCALE["bpm"] + CENTRE["bpm"]
+            start, end = boundaries(len(clip.limbs), round(bpm))[int(window):int(window) + 2]
+            inside = moments[(moments >= start) & (moments < end)]
+            yield performance, row["conditioning"], row["tokens"], STEPS * (inside - start) / (end - start)
+
+
+def full(key: Array, params: Params, conditioning: np.ndarray, *, guidance: float = GUIDANCE, steps: int = 24,
+         batch: int = 32, quiet: bool = True) -> np.ndarray:
+    """A grid for each conditioning [W, 104], all cells new; guidance 0 is the unconditional network. [W, 12, 32]
+
+    steps 0 leaves them to the commitment rule, which sets the temperature in any case. The key is consumed.
+    """
+    music = {name: params[name] for name in ("encoder", "denoiser")}
+    count, made = len(conditioning), []
+    batch = min(batch, count)
+    empty = jnp.full((batch, *SHAPE), PROCESS.mask, jnp.int32)
+    for start in tqdm(range(0, count, batch), desc=f"full, guidance {guidance:g}", disable=quiet or None):
+        rows = np.minimum(np.arange(start, start + batch), count - 1)  # the last batch is padded, then cut
+        change = compose(jax.random.fold_in(key, start), music, jnp.asarray(conditioning[rows]), empty, steps=steps,
+                         guidance=guidance)
+        made.append(_valid(change))
+    return np.concatenate(made)[:count]
+
+
+def bounded(key: Array, params: Params, movement: Movement, *, guidance: float = GUIDANCE, steps: int = 24,
+            quiet: bool = True) -> np.ndarray:
+    """The same windows played in order under bounded change, all performances side by side. [W, 12, 32]
+
+    The slot of instrument activations says what this system played last, as in `performance.perform`.
+    """
+    music = {name: params[name] for name in ("encoder", "denoiser")}
+    first = np.flatnonzero(np.diff(movement.performance, prepend=-1))
+    lengths = np.diff(np.append(first, len(movement.performance)))
+    made = np.zeros((len(movement.performance), *SHAPE), np.int32)
+    grids, before = np.full((len(first), *SHAPE), PROCESS.mask, np.int32), None
+    heard = np.zeros((len(first), SHAPE[0]), np.float32)
+    for i in tqdm(range(lengths.max()), desc="bounded change", disable=quiet or None):
+        rows = first + np.minimum(i, lengths - 1)  # a performance that has ended waits, and is not written
+        conditioning = movement.conditioning[rows]
+        conditioning[:, LAYOUT["activations"]] = heard
+        change = compose(jax.random.fold_in(key, i), music, jnp.asarray(conditioning), jnp.asarray(grids), steps=steps,
+                         previous_conditioning=jnp.asarray(conditioning if before is None else before),
+                         guidance=guidance)
+        grids, before = _valid(change), conditioning
+        heard = np.stack([instrument_activations(grid) for grid in grids])
+        made[rows[i < lengths]] = grids[i < lengths]
+    return made
+
+
+def _valid(change) -> np.ndarray:
+    if bool(change.invalid.any()):
+        raise InputError("the network gave NaN; its weights are damaged, load another checkpoint")
+    return np.asarray(change.tokens)
