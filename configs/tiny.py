@@ -38,6 +38,11 @@ def get_config() -> ConfigDict:
         "clip_norm": 1.0,
         "ema_decay": 0.99,
         "condition_dropout": 0.1,  # 1.0 trains without conditioning
+        # Perception: given (z as stored) | frozen (z from limbs, by the chain as it is) | joint (the chain learns, too,
+        # with `smoothness` times the squared rate of z*). initial: a checkpoint to start from, or "".
+        "perception": "given",
+        "smoothness": 0.0,
+        "initial": "",
         # Bookkeeping, in steps; validate_every and checkpoint_every are multiples of log_every.
         "log_every": 10,
         "validate_every": 60,

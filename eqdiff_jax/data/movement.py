@@ -66,6 +66,7 @@ class MotionWindows(NamedTuple):
     section: np.ndarray  # float32 [M, 6] from the Conductor's section machine, run along the recording
     bpm: np.ndarray  # float32 [M]
     clip: np.ndarray  # str [M] recording, and how it was played
+    frames: np.ndarray  # int32 [M, 2] the window's first frame in it, and the first after; 0, 0 where there are none
     source: np.ndarray  # str [M]
     split: np.ndarray  # str [M]
     shippable: np.ndarray  # bool [M]
@@ -113,8 +114,8 @@ def cut(params, recording: Recording, bpms: Sequence[float] = TEMPI, shifts: Seq
             count = len(z)
             parts.append(MotionWindows(
                 z, velocity, dynamics, sections(dynamics), np.full(count, bpm, np.float32),
-                np.full(count, recording.name), np.full(count, source), np.full(count, split),
-                np.full(count, shippable)))
+                np.full(count, recording.name), start + np.stack([edges[:-1], edges[1:]], axis=1).astype(np.int32),
+                np.full(count, source), np.full(count, split), np.full(count, shippable)))
     return concatenated(parts)
 
 
@@ -134,7 +135,7 @@ def concatenated(parts: Sequence[MotionWindows]) -> MotionWindows:
         return jax.tree.map(lambda *columns: np.concatenate(columns), *parts)
     none, word, latent = np.zeros(0, np.float32), np.zeros(0, "U1"), np.zeros((0, 32), np.float32)
     return MotionWindows(latent, latent, Dynamics(*[none] * len(Dynamics._fields)), np.zeros((0, 6), np.float32),
-                         none, word, word, word, np.zeros(0, bool))
+                         none, word, np.zeros((0, 2), np.int32), word, word, np.zeros(0, bool))
 
 
 def taken(windows: MotionWindows, rows: np.ndarray) -> MotionWindows:

@@ -54,7 +54,7 @@ class PairedConfig(tfds.core.BuilderConfig):
                  logs: Sequence[str | Path] = (), repeats: int = 4, partial_repeats: int = 2,
                  temperature: float = pairing.TEMPERATURE, price: float = pairing.PRICE, transposed: bool = True,
                  leftovers: bool = False, seed: int = 0, motion_seed: int = 0):
-        super().__init__(name=name, version=tfds.core.Version("1.0.0"), description=self.__doc__)
+        super().__init__(name=name, version=tfds.core.Version("1.1.0"), description=self.__doc__)
         self.grids, self.sources, self.logs = grids, tuple(sources), tuple(logs)
         self.repeats, self.partial_repeats = repeats, partial_repeats
         self.temperature, self.price, self.transposed, self.leftovers = temperature, price, transposed, leftovers
@@ -82,10 +82,10 @@ PAIRED_CONFIGS = {config.name: config for config in (
 
 class PairedMusic(tfds.core.GeneratorBasedBuilder):
     """`tokens` uint8 [12, 32] (id 81 in tracks not observed), `observed` bool [12], `conditioning` float32 [104],
-    `paired` bool (False: the conditioning says nothing), and where they come from: `clip` (movement), `piece` and
-    `source` (music)."""
+    `paired` bool (False: the conditioning says nothing), and where they come from: `clip` and its `frames` int32 [2]
+    (movement, from and to), `piece` and `source` (music)."""
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("1.1.0")
     BUILDER_CONFIGS = list(PAIRED_CONFIGS.values())
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -94,7 +94,8 @@ class PairedMusic(tfds.core.GeneratorBasedBuilder):
             "observed": tfds.features.Tensor(shape=(SHAPE[0],), dtype=np.bool_),
             "conditioning": tfds.features.Tensor(shape=(SIZE,), dtype=np.float32),
             "paired": tfds.features.Scalar(dtype=np.bool_),
-            "clip": tfds.features.Text(), "piece": tfds.features.Text(), "source": tfds.features.Text(),
+            "clip": tfds.features.Text(), "frames": tfds.features.Tensor(shape=(2,), dtype=np.int32),
+            "piece": tfds.features.Text(), "source": tfds.features.Text(),
         }))
 
     def _split_generators(self, dl_manager):
@@ -153,10 +154,10 @@ def examples(rows: Sequence[dict], windows: MotionWindows, config: PairedConfig,
         conditioning = np.asarray(assemble(met.z, met.velocity, met.dynamics, genre=grids.genre, section=met.section,
                                            activations=grids.activations, bpm=met.bpm), np.float32)
         for i, clip in enumerate(met.clip.tolist()):
-            yield f"{split}/{repeat}/{i}", _example(grids, i, conditioning[i], clip)
+            yield f"{split}/{repeat}/{i}", _example(grids, i, conditioning[i], clip, met.frames[i])
     if config.leftovers:
         for i in np.flatnonzero(unmet).tolist():
-            yield f"{split}/left/{i}", _example(music, i, np.zeros(SIZE, np.float32), "")
+            yield f"{split}/left/{i}", _example(music, i, np.zeros(SIZE, np.float32), "", np.zeros(2, np.int32))
 
 
 def _music(rows: Sequence[dict]) -> Music:
@@ -171,8 +172,9 @@ def _taken(music: Music, rows: np.ndarray) -> Music:
     return Music(*(column[rows] for column in music))
 
 
-def _example(music: Music, i: int, conditioning: np.ndarray, clip: str) -> dict:
-    return {"tokens": music.tokens[i].astype(np.uint8), "observed": music.observed[i].astype(bool),
+def _example(music: Music, i: int, conditioning: np.ndarray, clip: str, frames: np.ndarray) -> dict:
+    return {"frames": frames,
+            "tokens": music.tokens[i].astype(np.uint8), "observed": music.observed[i].astype(bool),
             "conditioning": conditioning, "paired": bool(clip), "clip": clip, "piece": str(music.piece[i]),
             "source": str(music.source[i])}
 

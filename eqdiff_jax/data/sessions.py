@@ -86,8 +86,8 @@ def session_rows(path: str | Path) -> Iterator[tuple[str, dict]]:
                                     section=bar["section"], activations=bar["instrumentActivations"], bpm=bar["bpm"])
             yield f"{name}/{i}", {
                 "tokens": bar["tokens"], "observed": np.ones(SHAPE[0], bool),
-                "conditioning": np.asarray(conditioning, np.float32), "paired": True, "clip": name, "piece": name,
-                "source": "session"}
+                "conditioning": np.asarray(conditioning, np.float32), "paired": True, "clip": name,
+                "frames": np.zeros(2, np.int32), "piece": name, "source": "session"}
 
 
 def session_windows(path: str | Path, *, split: str = "", shippable: bool = False) -> MotionWindows:
@@ -97,5 +97,6 @@ def session_windows(path: str | Path, *, split: str = "", shippable: bool = Fals
         dynamics = Dynamics(*(np.array([x], np.float32) for x in bar["dynamics"]))
         parts.append(MotionWindows(
             bar["z"][None], bar["velocity"][None], dynamics, bar["section"][None], np.array([bar["bpm"]], np.float32),
-            np.array([Path(path).stem]), np.array(["session"]), np.array([split]), np.array([shippable])))
+            np.array([Path(path).stem]), np.zeros((1, 2), np.int32), np.array(["session"]), np.array([split]),
+            np.array([shippable])))
     return concatenated(parts)

@@ -16,8 +16,7 @@ from eqdiff_jax.data.pairs import ConductorPairs, PairsConfig, salsa_archive
 from eqdiff_jax.errors import InputError
 from eqdiff_jax.music.grid import SHAPE
 
-_BUILDERS: tuple[type[tfds.core.GeneratorBasedBuilder], ...] = (ConductorPairs, PairedMusic)
-CONFIGS = {config.name: config for builder in _BUILDERS for config in builder.BUILDER_CONFIGS}
+CONFIGS = {config.name: config for builder in (ConductorPairs, PairedMusic) for config in builder.BUILDER_CONFIGS}
 FIELDS = ("tokens", "observed", "conditioning", "paired")  # what training reads
 
 
@@ -31,7 +30,7 @@ class Part(NamedTuple):
 class Mixture(NamedTuple):
     """The rows of all parts in one array per field, part after part, and how training goes through them."""
 
-    columns: dict[str, np.ndarray]  # tokens, observed, conditioning, paired, as `arrays` gives them
+    columns: dict[str, np.ndarray]  # FIELDS, as `arrays` gives them; all fields, if there is one part
     sizes: tuple[int, ...]  # rows of each part
     shares: tuple[int, ...]
 
@@ -59,7 +58,7 @@ def check(name: str) -> None:
             salsa_archive()
         if "bandai" in sources:
             movement.bandai_archive()
-        if isinstance(config, PairedConfig) and config.grids in real_grids.CONFIGS:
+        if isinstance(config, PairedConfig) and isinstance(config.grids, str):
             for source in real_grids.CONFIGS[config.grids].sources:
                 for archive in corpora.SOURCES[source].archives:
                     corpora.archive_path(archive)
@@ -72,8 +71,8 @@ def prepare(name: str, data_dir: str | Path) -> tfds.core.GeneratorBasedBuilder:
     """
     if name not in CONFIGS:
         raise InputError(f"unknown data config {name!r}: choose one of {', '.join(CONFIGS)}")
-    kind = next(builder for builder in _BUILDERS if CONFIGS[name] in builder.BUILDER_CONFIGS)
-    builder = kind(config=name, data_dir=str(data_dir), file_format="array_record")
+    kind = PairedMusic if isinstance(CONFIGS[name], PairedConfig) else ConductorPairs
+    builder = kind(config=CONFIGS[name], data_dir=str(data_dir), file_format="array_record")
     builder.download_and_prepare()
     return builder
 
@@ -104,7 +103,8 @@ def mixture(name: str, data_dir: str | Path, split: str) -> Mixture:
     """One split of a mixture, built under data_dir where it is not there already. Raises InputError."""
     found = parts(name)
     columns = [arrays(prepare(part.name, data_dir), split) for part in found]
-    return Mixture({field: np.concatenate([column[field] for column in columns]) for field in FIELDS},
+    fields = FIELDS if len(found) > 1 else tuple(columns[0])
+    return Mixture({field: np.concatenate([column[field] for column in columns]) for field in fields},
                    tuple(len(column["tokens"]) for column in columns), tuple(part.share for part in found))
 
 

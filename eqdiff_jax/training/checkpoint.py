@@ -201,7 +201,7 @@ def _load_workdir(folder: Path) -> Params:
     except Exception as error:
         raise InputError(f"{folder}/checkpoints cannot be read ({_first_line(error)}): it is damaged or of another "
                          "shape than config.json says") from error
-    return {**state.ema, "motion": _as_dict(motion_params)}
+    return {**state.ema, "motion": _as_dict(state.ema.get("motion", motion_params))}
 
 
 def _checked(params: Params, folder: Path) -> Params:

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from eqdiff_jax import data
 from eqdiff_jax.composer import GUIDANCE
 from eqdiff_jax.conditioning import LAYOUT
+from eqdiff_jax.data import movement as dancers
 from eqdiff_jax.data.pairing import says
 from eqdiff_jax.errors import InputError
 from eqdiff_jax.music import DESCRIPTORS, metrics
@@ -40,6 +41,7 @@ class Settings(NamedTuple):
     samples: int = 256  # grids of each system
     steps: int = 24  # denoising steps, 0 for the commitment rule
     seed: int = 0
+    dancers: tuple[str, ...] = ()  # sources of held-out movement; none: the data config's own
 
 
 class Grids(NamedTuple):
@@ -74,6 +76,8 @@ class Followed(NamedTuple):
 
 def check(settings: Settings) -> None:
     """Raise InputError, one line, for a setting that cannot be used."""
+    for name in settings.dancers:
+        dancers.source(name)
     for name, least in (("draws", 1), ("limit", 2), ("samples", 2), ("steps", 0), ("seed", 0)):
         value = getattr(settings, name)
         if value is not None and value < least:
@@ -83,8 +87,7 @@ def check(settings: Settings) -> None:
 def evaluate(params: Params, builder, settings: Settings | None = None, *, quiet: bool = True) -> report.Evaluation:
     """Everything the command reports. params: encoder, denoiser, motion; builder: prepared, with three splits.
 
-    Systems that follow a movement follow the same one: held-out performances of the data config's own dancers, or of
-    `demo`'s where it has none.
+    Systems that follow a movement follow the same one: performances to the test recordings of `settings.dancers`.
     """
     settings = settings or Settings()
     check(settings)
@@ -94,8 +97,8 @@ def evaluate(params: Params, builder, settings: Settings | None = None, *, quiet
     key_score, key_play = jax.random.split(jax.random.key(settings.seed))
     scored = compare(key_score, params, markov, train, validation, test, draws=settings.draws, quiet=quiet)
 
-    config = builder.builder_config if hasattr(builder.builder_config, "clips") else data.CONFIGS["demo"]
-    movement = systems.held_out_movement(params["motion"], config, settings.samples)
+    clips = systems.held_out_clips(builder.builder_config, settings.dancers)
+    movement = systems.held_out_movement(params["motion"], clips, settings.samples)
     halves = _halves(test, settings.samples)
     everything = [
         *_played(key_play, params, movement, settings, quiet),
@@ -241,8 +244,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--samples", type=int, default=default.samples, help="grids of each system")
     parser.add_argument("--steps", type=int, default=default.steps, help="denoising steps, 0 for the commitment rule")
     parser.add_argument("--seed", type=int, default=default.seed, help="of everything random")
+    parser.add_argument("--dancers", default="", help=f"held-out movement: {', '.join(dancers.SOURCES)}, "
+                        "joined by +; empty: the data config's own")
     parser.add_argument("--out", help="folder for report.md, report.json and the pictures")
     args = parser.parse_args(argv)
+    args.dancers = tuple(filter(None, args.dancers.split("+")))
     settings = Settings(*(getattr(args, name) for name in Settings._fields))
     try:
         check(settings)

@@ -23,6 +23,7 @@ from eqdiff_jax.errors import InputError
 from eqdiff_jax.parallel import data_parallel, first_to_all, is_first, part, replicate, shard, unreplicate
 from eqdiff_jax.training import checkpoint
 from eqdiff_jax.training.objective import OBJECTIVES
+from eqdiff_jax.training.perception import MODES, perceived
 from eqdiff_jax.training.preview import preview
 from eqdiff_jax.training.state import TrainState, init_state, network
 from eqdiff_jax.training.step import make_step
@@ -46,12 +47,12 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
     check(config, jax.device_count())
     if is_first():
         _claim(workdir, config)
-    train, validation = _prepared(config, workdir)
+    train, validation, limbs = _prepared(config, workdir)
 
     root = jax.random.key(config.seed)
     key_init, key_steps, key_validation, key_preview = (jax.random.fold_in(root, i) for i in range(4))
     checkpoints = checkpoint.manager(workdir) if is_first() else None
-    state = init_state(key_init, config)
+    state = _initial(key_init, config)
     state = first_to_all(checkpoint.restore(checkpoints, state) if checkpoints else state)
     first = int(state.step)
     log = _Log(workdir, config, first)
@@ -63,7 +64,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
     bar = tqdm(total=config.steps, initial=first, unit="step", disable=None if is_first() else True)
     for step in range(first, config.steps):
         rows = data.batch_rows(config.seed, step, config.batch, train.sizes, train.shares)[mine]
-        batch = shard({name: column[rows] for name, column in train.columns.items()}) | {"place": place}
+        batch = shard(rows_of(train.columns, rows, limbs)) | {"place": place}
         state, metrics = step_fn(state, replicate(jax.random.fold_in(key_steps, step)), batch)
         metrics = unreplicate(metrics)
         losses.append(metrics["loss"])
@@ -78,9 +79,11 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
             if not np.isfinite(loss):
                 raise InputError(f"the loss is not finite at step {done}: lower learning_rate "
                                  f"({config.learning_rate:g}) and resume from the last checkpoint")
-            row = {"step": done, "loss": loss, "grad_norm": float(metrics["grad_norm"])}
+            row = {"step": done} | {name: float(value) for name, value in metrics.items()} | {"loss": loss}
             if is_first() and (done % config.validate_every == 0 or last):
-                bound = evaluate_nelbo(key_validation, unreplicate(state).ema, validation)
+                ema = unreplicate(state).ema
+                held = perceived(ema["motion"], validation) if limbs else validation
+                bound = evaluate_nelbo(key_validation, ema, held)
                 row["validation_bits"] = float(bound.nats / np.log(2))
             log.write(row, len(losses))
             bar.set_postfix(loss=f"{loss:.3f}")
@@ -93,22 +96,50 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
     state = unreplicate(state)
     if checkpoints:
         checkpoints.close()
-        chain = motion.init_params(jax.random.key(data.motion_seed(config.data)))  # the one that made the pairs
+        # The chain that made the pairs, or the one that was trained with the rest.
+        chain = state.ema.get("motion", motion.init_params(jax.random.key(data.motion_seed(config.data))))
         checkpoint.export(workdir / "weights", state.ema, chain, config, config.card)
     return first_to_all(state)  # which also keeps the others until the first has written all
 
 
-def _prepared(config: ConfigDict, workdir: Path) -> tuple[data.Mixture, dict[str, np.ndarray]]:
-    """All training rows, and `validate_size` validation rows, evenly spaced; built by the first process if need be."""
+def _prepared(config: ConfigDict, workdir: Path) -> tuple[data.Mixture, dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """All training rows, `validate_size` validation rows, evenly spaced, and the recordings where limbs are needed.
+
+    The first process builds what is not there; the others wait.
+    """
     folder = config.data_dir or workdir / "data"
     if is_first():
         train = data.mixture(config.data, folder, "train")
-    first_to_all(jnp.zeros(()))  # the others wait
+    first_to_all(jnp.zeros(()))
     if not is_first():
         train = data.mixture(config.data, folder, "train")
     held = data.mixture(config.data, folder, "validation").columns
-    chosen = np.linspace(0, len(held["tokens"]) - 1, min(config.validate_size, len(held["tokens"]))).astype(int)
-    return train, {name: column[chosen] for name, column in held.items()}
+    limbs = {} if config.perception == "given" else data.recordings(
+        data.CONFIGS[config.data].sources, ("train", "validation"))
+    count = len(held["tokens"])
+    chosen = np.linspace(0, count - 1, min(config.validate_size, count)).astype(int)
+    return train, rows_of(held, chosen, limbs), limbs
+
+
+def rows_of(columns: dict[str, np.ndarray], rows: np.ndarray, limbs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The fields that the step reads of these rows, and their limb windows where there are recordings."""
+    found = {name: columns[name][rows] for name in data.FIELDS}
+    if limbs:
+        found |= data.limb_windows(limbs, [clip.decode() for clip in columns["clip"][rows]], columns["frames"][rows])
+    return found
+
+
+def _initial(key, config: ConfigDict) -> TrainState:
+    """Fresh parameters, or those of the checkpoint that `config.initial` names."""
+    state = init_state(key, config)
+    if not config.initial:
+        return state
+    loaded = checkpoint.load(config.initial)
+    params = {name: loaded[name] for name in state.params}
+    if jax.tree.map(jnp.shape, params) != jax.tree.map(jnp.shape, state.params):
+        raise InputError(f"initial {config.initial}: a network of another shape than width, depth, patch, rank and "
+                         "condition_tokens say: make them the same")
+    return state._replace(params=params, ema=jax.tree.map(jnp.copy, params))
 
 
 class _Log:
@@ -178,6 +209,11 @@ def check(config: ConfigDict, devices: int = 1) -> None:
     if config.patch not in (1, 2, 4, 8) or config.dtype not in ("float32", "bfloat16"):
         raise InputError(f"patch {config.patch} and dtype {config.dtype!r}: patch is 1, 2, 4 or 8, dtype float32 or "
                          "bfloat16")
+    if config.perception not in MODES:
+        raise InputError(f"unknown perception {config.perception!r}: choose one of {', '.join(MODES)}")
+    if config.perception != "given" and not hasattr(data.CONFIGS.get(config.data), "sources"):
+        raise InputError(f"perception {config.perception} needs the limbs behind the pairs, which {config.data} does "
+                         "not keep: use shippable or experiment")
     if config.tensorboard:
         try:
             import tensorboardX  # noqa: F401

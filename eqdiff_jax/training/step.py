@@ -5,7 +5,7 @@ device, eight, or two hosts of four take the same step, to rounding.
 """
 
 from collections.abc import Callable
-from typing import cast
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ from eqdiff_jax.music import LEGAL
 from eqdiff_jax.music.grid import REST
 from eqdiff_jax.parallel import AXIS
 from eqdiff_jax.training.objective import OBJECTIVES
+from eqdiff_jax.training.perception import perceive
 from eqdiff_jax.training.state import TrainState, network, optimizer
 from eqdiff_jax.types import Array, Params
 
@@ -26,20 +27,29 @@ _LEGAL = LEGAL[:, None, :]
 Batch = dict[str, Array]
 
 
-def make_loss(config: ConfigDict) -> Callable[[Params, Array, Batch], tuple[Array, Array]]:
-    """loss(params, key, batch) -> (summed cost in nats, number of observed cells) of the batch.
+class Sums(NamedTuple):
+    """What a part of a batch adds up to; divided by the cells they are the metrics."""
+
+    loss: Array  # nats
+    cells: Array  # observed ones
+    roughness: Array  # of z*, times the example's cells
+
+
+def make_loss(config: ConfigDict) -> Callable[[Params, Array, Batch], tuple[Array, Sums]]:
+    """loss(params, key, batch) -> (what is minimised, summed over cells; its parts).
 
     batch: tokens int32 [B, 12, 32], observed bool [B, 12], conditioning [B, 104], paired bool [B], place int32 [B], the
     example's number in the global batch of `config.batch`. Tracks that are not observed stay masked and cost nothing.
     Where `paired` is False, and else with probability `condition_dropout`, the null embedding takes the place of the
     conditioning (for classifier-free guidance); a probability of 1 trains without. Times are stratified over the global
-    batch (`antithetic_times`).
+    batch (`antithetic_times`). With config.perception frozen or joint the batch has limbs and inside, too, and z comes
+    from them (perception.py); joint adds smoothness * roughness per cell.
     """
     net, objective = network(config), OBJECTIVES[config.loss]
 
-    def loss(params: Params, key: Array, batch: Batch) -> tuple[Array, Array]:
+    def loss(params: Params, key: Array, batch: Batch) -> tuple[Array, Sums]:
         key_time, key_noise, key_drop = jax.random.split(key, 3)
-        place = batch["place"]
+        place, conditioning = batch["place"], batch["conditioning"]
         observed = jnp.broadcast_to(batch["observed"][..., None], batch["tokens"].shape)
         tokens = jnp.where(observed, batch["tokens"], REST)
         t = antithetic_times(key_time, config.batch)[place]
@@ -50,10 +60,16 @@ def make_loss(config: ConfigDict) -> Callable[[Params, Array, Batch], tuple[Arra
             return noisy[0], level[0], given & paired
 
         noisy, level, given = jax.vmap(one)(place, tokens, t, batch["paired"])
-        embedding = encoder.apply({"params": params["encoder"]}, batch["conditioning"])
+        roughness = jnp.zeros(len(place))
+        if config.perception != "given":
+            chain = params["motion"] if config.perception == "joint" else jax.lax.stop_gradient(params["motion"])
+            conditioning, roughness = perceive(chain, conditioning, batch["limbs"], batch["inside"])
+        embedding = encoder.apply({"params": params["encoder"]}, conditioning)
         logits = net.apply({"params": params["denoiser"]}, jnp.where(observed, noisy, PROCESS.mask), embedding, given)
         cost = objective.cost(legal_log_posterior(cast(Array, logits), _LEGAL), tokens, noisy, level)
-        return jnp.where(observed, cost, 0.0).sum(), observed.sum()
+        cells = observed.sum((1, 2))
+        sums = Sums(jnp.where(observed, cost, 0.0).sum(), cells.sum(), (roughness * cells).sum())
+        return sums.loss + config.smoothness * sums.roughness, sums
 
     return loss
 
@@ -72,18 +88,20 @@ def make_step(config: ConfigDict) -> Callable[[TrainState, Array, Batch], tuple[
         pieces = jax.tree.map(lambda x: x.reshape(config.accumulate, -1, *x.shape[1:]), batch)
 
         def add(total, piece):
-            (nats, cells), grads = jax.value_and_grad(loss, has_aux=True)(state.params, key, piece)
-            return jax.tree.map(jnp.add, total, (nats, cells, grads)), None
+            (_, sums), grads = jax.value_and_grad(loss, has_aux=True)(state.params, key, piece)
+            return jax.tree.map(jnp.add, total, (sums, grads)), None
 
-        nothing = (jnp.float32(0), jnp.int32(0), jax.tree.map(jnp.zeros_like, state.params))
+        nothing = (Sums(jnp.float32(0), jnp.int32(0), jnp.float32(0)), jax.tree.map(jnp.zeros_like, state.params))
         total, _ = jax.lax.scan(add, nothing, pieces, unroll=config.accumulate == 1)
-        nats, cells, grads = jax.lax.psum(total, AXIS)
-        grads = jax.tree.map(lambda g: g / cells, grads)
+        sums, grads = jax.lax.psum(total, AXIS)
+        grads = jax.tree.map(lambda g: g / sums.cells, grads)
         updates, opt_state = transform.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         decay = jnp.minimum(config.ema_decay, (1.0 + state.step) / (10.0 + state.step))
         ema = jax.tree.map(lambda old, new: decay * old + (1.0 - decay) * new, state.ema, params)
-        metrics = {"loss": nats / cells, "grad_norm": optax.tree.norm(grads)}
+        metrics = {"loss": sums.loss / sums.cells, "grad_norm": optax.tree.norm(grads)}
+        if config.perception != "given":
+            metrics["roughness"] = sums.roughness / sums.cells
         return TrainState(state.step + 1, params, ema, opt_state), metrics
 
     return step

@@ -4,6 +4,7 @@
     bounded : consecutive windows, each at most a budget away from the one before, as a performance is played
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -14,9 +15,10 @@ from tqdm import tqdm
 from eqdiff_jax.composer import GUIDANCE, PROCESS, compose
 from eqdiff_jax.conditioning import LAYOUT
 from eqdiff_jax.conditioning.layout import CENTRE, SCALE
-from eqdiff_jax.data.pairs import Clip, demo_clips, examples, salsa_clips
+from eqdiff_jax.data.movement import source
+from eqdiff_jax.data.pairs import BPM_LOW, Clip, PairsConfig, demo_clips, examples, salsa_clips
 from eqdiff_jax.errors import InputError
-from eqdiff_jax.motion.windows import boundaries
+from eqdiff_jax.motion.windows import FRAME_RATE, boundaries, window_seconds
 from eqdiff_jax.music.conductor import instrument_activations
 from eqdiff_jax.music.grid import SHAPE, STEPS
 from eqdiff_jax.music.metrics import motion_beats
@@ -34,19 +36,32 @@ class Movement(NamedTuple):
     beats: list[np.ndarray]  # [W] the beats of the body, in sixteenths of the window
 
 
-def held_out_movement(chain, config, windows: int) -> Movement:
-    """At most `windows` windows of the clips that the data config keeps for `test`, performances of up to 16.
+def held_out_clips(config, dancers: Sequence[str] = ()) -> list[Clip]:
+    """The test clips of some sources of movement (names of `data.movement.SOURCES`), or the data config's own dancers.
 
-    chain: the motion parameters. Clips are evenly spaced over the split; each performance has its own tempo and
-    genre, as the pairs have (`data.pairs.examples`). Raises InputError for recordings that are missing or too short.
+    Those of pairs of real music are their sources of movement. Raises InputError for an unknown source, or recordings
+    that are not there.
     """
-    clips = [*demo_clips(config, "test"), *(salsa_clips("test") if config.bvh else ())]
+    if not dancers and isinstance(config, PairsConfig):
+        return [*demo_clips(config, "test"), *(salsa_clips("test") if config.bvh else ())]
+    sources = [source(name) if isinstance(name, str) else name for name in dancers or config.sources]
+    return [Clip(recording.name, recording.limbs, 1) for kind in sources for recording in kind.recordings("test")]
+
+
+def held_out_movement(chain, clips: Sequence[Clip], windows: int) -> Movement:
+    """At most `windows` windows of the clips, in performances of up to 16 with the Conductor's grids.
+
+    chain: the motion parameters. Clips too short for two bars at the slowest tempo are left out, the others evenly
+    spaced over the list; each performance has its own tempo and genre, as the pairs have (`data.pairs.examples`).
+    Raises InputError when no clip is long enough.
+    """
+    clips = [clip for clip in clips if len(clip.limbs) >= window_seconds(BPM_LOW) * FRAME_RATE]
+    if not clips:
+        raise InputError("no test clip is as long as two bars: use a data config with longer ones, or other --dancers")
     count = -(-windows // LENGTH)
     chosen = [clips[i] for i in np.unique(np.linspace(0, len(clips) - 1, min(count, len(clips))).round().astype(int))]
     each = -(-count // len(chosen))
     found = [row for clip in chosen for row in _performances(chain, clip._replace(performances=each))][:windows]
-    if not found:
-        raise InputError(f"the test clips of data config {config.name!r} are shorter than two bars: use a longer one")
     names, conditioning, conducted, beats = zip(*found, strict=True)
     return Movement(np.array(conditioning), np.array(conducted, np.int32), _numbered(names), list(beats))
 
@@ -86,21 +101,21 @@ def full(key: Array, params: Params, conditioning: np.ndarray, *, guidance: floa
     return np.concatenate(made)[:count]
 
 
-def bounded(key: Array, params: Params, movement: Movement, *, guidance: float = GUIDANCE, steps: int = 24,
+def bounded(key: Array, params: Params, played: Movement, *, guidance: float = GUIDANCE, steps: int = 24,
             quiet: bool = True) -> np.ndarray:
     """The same windows played in order under bounded change, all performances side by side. [W, 12, 32]
 
     The slot of instrument activations says what this system played last, as in `performance.perform`.
     """
     music = {name: params[name] for name in ("encoder", "denoiser")}
-    first = np.flatnonzero(np.diff(movement.performance, prepend=-1))
-    lengths = np.diff(np.append(first, len(movement.performance)))
-    made = np.zeros((len(movement.performance), *SHAPE), np.int32)
+    first = np.flatnonzero(np.diff(played.performance, prepend=-1))
+    lengths = np.diff(np.append(first, len(played.performance)))
+    made = np.zeros((len(played.performance), *SHAPE), np.int32)
     grids, before = np.full((len(first), *SHAPE), PROCESS.mask, np.int32), None
     heard = np.zeros((len(first), SHAPE[0]), np.float32)
     for i in tqdm(range(lengths.max()), desc="bounded change", disable=quiet or None):
         rows = first + np.minimum(i, lengths - 1)  # a performance that has ended waits, and is not written
-        conditioning = movement.conditioning[rows]
+        conditioning = played.conditioning[rows]
         conditioning[:, LAYOUT["activations"]] = heard
         change = compose(jax.random.fold_in(key, i), music, jnp.asarray(conditioning), jnp.asarray(grids), steps=steps,
                          previous_conditioning=jnp.asarray(conditioning if before is None else before),

@@ -109,7 +109,7 @@ def test_groups_are_pieces_or_else_clips():
 
 
 def test_the_movement_is_that_of_the_held_out_pairs(world):
-    movement = systems.held_out_movement(world[1]["motion"], data.CONFIGS["tiny"], 40)
+    movement = systems.held_out_movement(world[1]["motion"], systems.held_out_clips(data.CONFIGS["tiny"]), 40)
     test = data.arrays(world[2], "test")
     rows = {row.tobytes(): tokens for row, tokens in zip(test["conditioning"], test["tokens"], strict=True)}
     assert len(movement.conducted) == len(test["tokens"])  # all there are
@@ -118,12 +118,12 @@ def test_the_movement_is_that_of_the_held_out_pairs(world):
     assert (np.diff(movement.performance) >= 0).all() and movement.performance[0] == 0
     beats = np.concatenate(movement.beats)
     assert len(beats) and (beats >= 0).all() and (beats < 32).all()
-    few = systems.held_out_movement(world[1]["motion"], data.CONFIGS["tiny"], 4)
+    few = systems.held_out_movement(world[1]["motion"], systems.held_out_clips(data.CONFIGS["tiny"]), 4)
     assert len(few.conducted) == 4 and set(few.performance) == {0}
 
 
 def test_bounded_change_is_bounded_and_hears_itself(world, monkeypatch):
-    movement = systems.held_out_movement(world[1]["motion"], data.CONFIGS["tiny"], 40)
+    movement = systems.held_out_movement(world[1]["motion"], systems.held_out_clips(data.CONFIGS["tiny"]), 40)
     heard = []
     real = systems.compose
     monkeypatch.setattr(systems, "compose", lambda key, params, conditioning, previous, **knobs: heard.append(
