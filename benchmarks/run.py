@@ -21,7 +21,9 @@ from eqdiff_jax import motion
 from eqdiff_jax.composer import PROCESS, predictor
 from eqdiff_jax.denoiser import multiply_adds
 from eqdiff_jax.diffusion import sample
-from eqdiff_jax.training.state import init_params, network
+from eqdiff_jax.parallel import data_parallel, replicate, shard
+from eqdiff_jax.training.state import init_params, init_state, network
+from eqdiff_jax.training.step import make_step
 
 ROOT = Path(__file__).resolve().parents[1]
 MATRIX = 1024  # side of the bare product
@@ -86,6 +88,30 @@ def denoiser(name: str, rounds: int) -> list[str]:
     ]
 
 
+def training(name: str, rounds: int, batch: int = 8) -> list[str]:
+    """One training step in float32 over its multiply-adds in a bare product."""
+    cfg = config(name)
+    cfg.update({"batch": batch, "dtype": "float32", "remat": False})
+    state = [replicate(init_state(jax.random.key(0), cfg))]
+    step, rng = data_parallel(make_step(cfg)), np.random.default_rng(0)
+    part = {"tokens": np.zeros((batch, 12, 32), np.int32), "observed": np.ones((batch, 12), bool),
+            "conditioning": rng.normal(size=(batch, 104)).astype(np.float32), "paired": np.ones(batch, bool),
+            "place": np.arange(batch, dtype=np.int32)}
+
+    def once():
+        state[0], metrics = step(state[0], replicate(jax.random.key(1)), shard(part))
+        return metrics["loss"]
+
+    work = 3 * batch * multiply_adds(network(cfg))
+    repeats = max(1, round(work / MATRIX**3))
+    matrix = jax.random.normal(jax.random.key(1), (MATRIX, MATRIX))
+    product = jax.jit(lambda m: jax.lax.fori_loop(0, repeats, lambda i, x: x @ m * 1e-2, m))
+    seconds, _ = interleave({"step": once, "product": lambda: product(matrix)}, rounds)
+    bare = seconds["product"] * (work / (repeats * MATRIX**3))
+    return [f"| {name}: multiply-adds of a training step (batch {batch}, float32) in a bare product / the step | "
+            f"{ratio(bare, seconds['step'])} |"]
+
+
 def chain(rounds: int) -> list[str]:
     """The 60 Hz motion chain, scanned over 16 s and stepped frame by frame, as multiples of real time."""
     limbs = motion.demo("show", 16.0, 0)
@@ -112,6 +138,7 @@ def main() -> None:
     """Print the tables in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--only-training", action="store_true", help="leave out everything but the training step")
     parser.add_argument("--configs", nargs="+", default=["default", "roformer_86m"])
     args = parser.parse_args()
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
@@ -120,8 +147,11 @@ def main() -> None:
           f"{args.rounds} rounds, interleaved; medians with quartiles.\n")
     print("| what | ratio |\n|---|---|", flush=True)
     for name in args.configs:
-        print("\n".join(denoiser(name, args.rounds)), flush=True)
-    print("\n".join(chain(args.rounds)))
+        if not args.only_training:
+            print("\n".join(denoiser(name, args.rounds)), flush=True)
+        print("\n".join(training(name, max(2, args.rounds // 3))), flush=True)
+    if not args.only_training:
+        print("\n".join(chain(args.rounds)))
 
 
 if __name__ == "__main__":
