@@ -214,11 +214,29 @@ def parallel(rounds: int, chains: int = 24) -> list[str]:
                 if i >= chains - rounds:
                     seconds[name].append(time.perf_counter() - start)
             sweeps.append(int(found["other"].sweeps))
-            differ += int((found["one"].tokens != found["other"].tokens).any())
+            if (found["one"].tokens != found["other"].tokens).any():
+                differ += 1
+                print(first_divergence(params, c, found["one"], found["other"], steps), file=sys.stderr, flush=True)
         low, mid, high = np.percentile(sweeps, [10, 50, 90])
-        rows.append(f"| {steps} | {mid:.0f} ({low:.0f} to {high:.0f}) | {mid + 1:.0f} | {differ} of "
-                    f"{chains} | {ratio(np.array(seconds['other']), np.array(seconds['one']))} |")
+        draws = chains * 384 * (steps + 1) / 2  # of masked cells
+        rows.append(f"| {steps} | {mid:.0f} ({low:.0f} to {high:.0f}) | {mid + 1:.0f} | {differ} of {chains} | "
+                    f"{draws:.0f} | {ratio(np.array(seconds['other']), np.array(seconds['one']))} |")
     return rows
+
+
+def first_divergence(params, c, one, other, steps: int) -> str:
+    """Where two chains part, and how far the network's answers to the same state differ there between batch shapes."""
+    at = [np.asarray(found.changed_at[0]) for found in (one, other)]
+    apart = (np.asarray(one.tokens) != np.asarray(other.tokens))[0] | (at[0] != at[1])
+    step = int(np.minimum(*at)[apart].min())
+    cell = tuple(np.argwhere(apart & (np.minimum(*at) == step))[0])
+    state = np.where(at[0] < step, np.asarray(one.tokens[0]), PROCESS.mask)
+    same = (state == np.where(at[1] < step, np.asarray(other.tokens[0]), PROCESS.mask)).all()
+    alone = predictor(params, c, 1.0)(jnp.asarray(state)[None], jnp.zeros(1))
+    batch = jax.vmap(lambda x: predictor(params, c, 1.0)(x[None], jnp.zeros(1)))(jnp.asarray([state] * steps))
+    gap = np.abs(np.exp(np.asarray(alone)[0][cell]) - np.exp(np.asarray(batch)[0, 0][cell])).max()
+    return (f"T = {steps}: first apart at step {step}, cell {cell}, states before it equal: {same}; the probabilities "
+            f"there differ by {gap:.1e} between a batch of 1 and of {steps}")
 
 
 def skipping(rounds: int) -> list[str]:
@@ -248,8 +266,9 @@ TABLES = {
     "default": (PLAIN, lambda args: peers("default", args.steps, 2 * args.rounds)),
     "large": (PLAIN, lambda args: peers("roformer_86m", args.steps, args.rounds)),
     "sedd": (PLAIN, lambda args: sedd(args.sedd, args.steps, args.rounds)),
-    "parallel": ("| T | sweeps, median (10 to 90 %) | calls of T rows | chains that differ | parallel / sequential |\n"
-                 "|---|---|---|---|---|", lambda args: parallel(args.rounds)),
+    "parallel": ("| T | sweeps, median (10 to 90 %) | calls of T rows | chains that differ | draws | "
+                 "parallel / sequential |\n"
+                 "|---|---|---|---|---|---|", lambda args: parallel(args.rounds)),
 }
 
 
