@@ -34,7 +34,7 @@ def get_config() -> ConfigDict:
         # forms; the batch is worked off in `accumulate` pieces.
         "loss": "score_entropy",
         "accumulate": 1,
-        "steps": 2600,
+        "steps": 3600,
         "batch": 32,
         "learning_rate": 1e-3,
         "warmup_steps": 100,
@@ -42,6 +42,7 @@ def get_config() -> ConfigDict:
         "clip_norm": 1.0,
         "ema_decay": 0.998,
         "condition_dropout": 0.1,  # 1.0 trains without conditioning
+        "condition_noise": 0.0,  # standard deviation of the noise on z and velocity
         # Perception: given (z as stored) | frozen (z from limbs, by the chain as it is) | joint (the chain learns, too,
         # with `smoothness` times the squared rate of z*). initial: a checkpoint to start from, or "".
         "perception": "given",

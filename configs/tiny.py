@@ -38,6 +38,7 @@ def get_config() -> ConfigDict:
         "clip_norm": 1.0,
         "ema_decay": 0.99,
         "condition_dropout": 0.1,  # 1.0 trains without conditioning
+        "condition_noise": 0.0,  # standard deviation of the noise on z and velocity
         # Perception: given (z as stored) | frozen (z from limbs, by the chain as it is) | joint (the chain learns, too,
         # with `smoothness` times the squared rate of z*). initial: a checkpoint to start from, or "".
         "perception": "given",

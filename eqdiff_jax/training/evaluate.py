@@ -21,6 +21,7 @@ from eqdiff_jax.composer import GUIDANCE
 from eqdiff_jax.conditioning import LAYOUT
 from eqdiff_jax.data import movement as dancers
 from eqdiff_jax.data.pairing import says
+from eqdiff_jax.data.pairs import PairsConfig
 from eqdiff_jax.errors import InputError
 from eqdiff_jax.music import DESCRIPTORS, metrics
 from eqdiff_jax.music.descriptors import of_events
@@ -98,7 +99,8 @@ def evaluate(params: Params, builder, settings: Settings | None = None, *, quiet
     scored = compare(key_score, params, markov, train, validation, test, draws=settings.draws, quiet=quiet)
 
     clips = systems.held_out_clips(builder.builder_config, settings.dancers)
-    movement = systems.held_out_movement(params["motion"], clips, settings.samples)
+    movement = systems.held_out_movement(params["motion"], clips, settings.samples,
+                                         genres=isinstance(builder.builder_config, PairsConfig))
     halves = _halves(test, settings.samples)
     everything = [
         *_played(key_play, params, movement, settings, quiet),

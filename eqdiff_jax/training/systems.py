@@ -24,6 +24,7 @@ from eqdiff_jax.music.grid import SHAPE, STEPS
 from eqdiff_jax.music.metrics import motion_beats
 from eqdiff_jax.types import Array, Params
 
+PERFORMANCES = 24  # of a recording, at most, as Conductor pairs have of salsa
 LENGTH = 16  # windows of a performance that are used: a minute at 120 bpm, so that all its sections come
 
 
@@ -45,25 +46,37 @@ def held_out_clips(config, dancers: Sequence[str] = ()) -> list[Clip]:
     if not dancers and isinstance(config, PairsConfig):
         return [*demo_clips(config, "test"), *(salsa_clips("test") if config.bvh else ())]
     sources = [source(name) if isinstance(name, str) else name for name in dancers or config.sources]
-    return [Clip(recording.name, recording.limbs, 1) for kind in sources for recording in kind.recordings("test")]
+    return [Clip(recording.name, recording.limbs, PERFORMANCES)
+            for kind in sources for recording in kind.recordings("test")]
 
 
-def held_out_movement(chain, clips: Sequence[Clip], windows: int) -> Movement:
+def held_out_movement(chain, clips: Sequence[Clip], windows: int, *, genres: bool = True) -> Movement:
     """At most `windows` windows of the clips, in performances of up to 16 with the Conductor's grids.
 
     chain: the motion parameters. Clips too short for two bars at the slowest tempo are left out, the others evenly
-    spaced over the list; each performance has its own tempo and genre, as the pairs have (`data.pairs.examples`).
+    spaced over the list; each performance has its own tempo and genre, as Conductor pairs have (`data.pairs.examples`).
+    genres=False: the conditioning does not say the genre, as pairs of recorded music mostly do not.
     Raises InputError when no clip is long enough.
     """
     clips = [clip for clip in clips if len(clip.limbs) >= window_seconds(BPM_LOW) * FRAME_RATE]
     if not clips:
         raise InputError("no test clip is as long as two bars: use a data config with longer ones, or other --dancers")
-    count = -(-windows // LENGTH)
-    chosen = [clips[i] for i in np.unique(np.linspace(0, len(clips) - 1, min(count, len(clips))).round().astype(int))]
-    each = -(-count // len(chosen))
-    found = [row for clip in chosen for row in _performances(chain, clip._replace(performances=each))][:windows]
-    names, conditioning, conducted, beats = zip(*found, strict=True)
-    return Movement(np.array(conditioning), np.array(conducted, np.int32), _numbered(names), list(beats))
+    # Round after round, as many clips as the windows to come need: all of them before any one twice.
+    each = np.mean([min(LENGTH, len(clip.limbs) / FRAME_RATE / window_seconds(120.0)) for clip in clips])
+    found: list = []
+    for turn in range(max(clip.performances for clip in clips)):
+        count = min(int(np.ceil((windows - len(found)) / each)), len(clips))
+        chosen = np.unique(np.linspace(0, len(clips) - 1, count).round().astype(int))
+        found += [row for clip in map(clips.__getitem__, chosen) if turn < clip.performances
+                  for row in _performances(chain, clip._replace(performances=turn + 1))
+                  if row[0].rpartition("/")[2] == str(turn)]
+        if len(found) >= windows:
+            break
+    found = found[:windows]
+    names, rows, conducted, beats = zip(*found, strict=True)
+    conditioning = np.array(rows)
+    conditioning[:, LAYOUT["genre"]] *= genres
+    return Movement(conditioning, np.array(conducted, np.int32), _numbered(names), list(beats))
 
 
 def _numbered(names) -> np.ndarray:
