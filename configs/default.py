@@ -13,14 +13,12 @@ from ml_collections import ConfigDict
 def get_config() -> ConfigDict:
     """Hyper-parameters of the run."""
     return ConfigDict({
-        "card": "5.5 M parameters. Music: freedoom (BSD-3-Clause), simutrans (Artistic License), the Magenta Groove "
-                "MIDI Dataset (CC-BY-4.0), songs of LMMS under CC-BY, BSD or Artistic, and grids composed by the "
-                "project's own rules. Movement: the demo dancer and CMU salsa (mocap.cs.cmu.edu, free to use). Paired "
-                "by descriptors: nobody danced to this music. See MODEL_CARD.md.",
+        "card": "5.5 M parameters, trained on Conductor pairs (grids composed by the project's own rules) over the "
+                "demo dancer and CMU salsa recordings (mocap.cs.cmu.edu, free to use). No recorded music was used.",
         "seed": 0,
         # Data: tiny | demo | demo_salsa | shippable | experiment (all but two need EQDIFF_DATA), or a mixture such as
         # "shippable*3+demo"; data_dir "" means WORKDIR/data.
-        "data": "shippable*3+demo_salsa",
+        "data": "demo_salsa",
         "data_dir": "",
         # Network: width is a multiple of 64; patch 1 | 2 | 4 | 8 sixteenths per element; dtype float32 | bfloat16.
         "width": 256,
@@ -34,7 +32,7 @@ def get_config() -> ConfigDict:
         # forms; the batch is worked off in `accumulate` pieces.
         "loss": "score_entropy",
         "accumulate": 1,
-        "steps": 3600,
+        "steps": 1700,
         "batch": 32,
         "learning_rate": 1e-3,
         "warmup_steps": 100,
@@ -51,8 +49,8 @@ def get_config() -> ConfigDict:
         # Bookkeeping, in steps; validate_every and checkpoint_every are multiples of log_every.
         "log_every": 20,
         "validate_every": 200,
-        "validate_size": 256,
+        "validate_size": 128,
         "checkpoint_every": 100,
-        "sample_every": 650,  # pictures and MIDI of held-out movement; 0 for none
+        "sample_every": 500,  # pictures and MIDI of held-out movement; 0 for none
         "tensorboard": False,  # needs pip install tensorboardX
     })
