@@ -35,7 +35,6 @@ SHIFTS = np.arange(-5, 7)  # semitones, an octave of transpositions
 MASK = len(VOCABULARY)  # in the tracks that a grid does not observe
 
 _PITCHES = VOCABULARY.ranges["pitch"]
-_PITCHED = np.asarray(LEGAL[:, list(_PITCHES)].any(1))  # bool [12]
 # First and last pitch token that a track may hold.
 _LOWEST = np.array([_PITCHES.start + row.argmax() for row in LEGAL[:, list(_PITCHES)]])
 _HIGHEST = np.array([_PITCHES.stop - 1 - row[::-1].argmax() for row in LEGAL[:, list(_PITCHES)]])
@@ -197,8 +196,8 @@ def legal_shifts(grid: np.ndarray) -> np.ndarray:
 
     A pitched track's `fill` plays set pitches, so a grid that has one stays where it is.
     """
-    pitch = (grid >= _PITCHES.start) & (grid < _PITCHES.stop) & _PITCHED.reshape(-1, 1)
-    if not pitch.any() or (grid[_PITCHED] == _FILL).any():
+    pitch = (grid >= _PITCHES.start) & (grid < _PITCHES.stop) & pairing.PITCHED.reshape(-1, 1)
+    if not pitch.any() or (grid[pairing.PITCHED] == _FILL).any():
         return np.array([0])
     down = np.where(pitch, grid.astype(int) - _LOWEST[:, None], MASK).min()
     up = np.where(pitch, _HIGHEST[:, None] - grid.astype(int), MASK).min()
@@ -207,7 +206,7 @@ def legal_shifts(grid: np.ndarray) -> np.ndarray:
 
 def transposed(grid: np.ndarray, semitones: int) -> np.ndarray:
     """The grid [12, 32] with every pitch moved by `semitones`; drums and all other tokens stay."""
-    pitch = (grid >= _PITCHES.start) & (grid < _PITCHES.stop) & _PITCHED.reshape(-1, 1)
+    pitch = (grid >= _PITCHES.start) & (grid < _PITCHES.stop) & pairing.PITCHED.reshape(-1, 1)
     return np.where(pitch, grid.astype(int) + semitones, grid).astype(grid.dtype)
 
 

@@ -23,6 +23,7 @@ from eqdiff_jax.data.movement import TEMPI
 from eqdiff_jax.errors import InputError
 from eqdiff_jax.music.descriptors import DESCRIPTORS
 from eqdiff_jax.music.grid import TRACKS
+from eqdiff_jax.music.midi_tables import DRUM_TRACKS
 
 ASKED = ("periodicity", "curvature", "tension", "grounding", "prediction_confidence")  # in the order of DESCRIPTORS
 # Periodicity is nearly free of the other dynamics, so easy to follow; the last two are hardest (docs/pairing.md).
@@ -35,7 +36,7 @@ SMALLEST = 64  # grids that are ranked among themselves; fewer join a wider grou
 LARGEST = 2048, 4096  # grids and windows of one transport problem
 _ABSORB = 20.0  # log of a scaling that moves into the potentials
 
-_PITCHED = np.array([track in ("BASS", "PAD", "LEAD", "STAB", "ARP", "VOX", "AMB") for track in TRACKS])
+PITCHED = np.isin(TRACKS, DRUM_TRACKS, invert=True)  # bool [12]
 
 
 class Plan(NamedTuple):
@@ -67,7 +68,7 @@ def says(observed: np.ndarray) -> np.ndarray:
     Range and dissonance need a pitched track, bass weight the BASS track.
     """
     observed = np.asarray(observed, bool)
-    some, pitched = observed.any(-1), (observed & _PITCHED).any(-1)
+    some, pitched = observed.any(-1), (observed & PITCHED).any(-1)
     return np.stack([some, pitched, pitched, observed[..., TRACKS.index("BASS")], some], axis=-1)
 
 

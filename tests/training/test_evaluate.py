@@ -248,6 +248,8 @@ def test_nothing_half_written(found, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_settings_that_can_be_used():
-    check(Settings())
-    check(SMALL)
+def test_settings_that_can_be_used_are_not_refused():
+    for settings in (Settings(), SMALL, Settings(dancers=("salsa", "bandai"))):
+        assert check(settings) is None  # it raises otherwise
+    with pytest.raises(InputError, match="unknown motion source 'ballet'"):
+        check(Settings(dancers=("salsa", "ballet")))
