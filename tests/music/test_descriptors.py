@@ -2,22 +2,13 @@
 
 import numpy as np
 import pytest
+from grids import grid_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eqdiff_jax.errors import InputError
 from eqdiff_jax.music.descriptors import DESCRIPTORS, descriptors
-from eqdiff_jax.music.grid import REST, SHAPE, TRACKS
-from eqdiff_jax.music.vocabulary import VOCABULARY
-
-
-def grid_of(**rows: str) -> np.ndarray:
-    """A grid from one line of space-separated tokens per track; short lines end in rests."""
-    grid = np.full(SHAPE, REST, np.int32)
-    for track, row in rows.items():
-        tokens = [VOCABULARY.ids[name] for name in row.split()]
-        grid[TRACKS.index(track), :len(tokens)] = tokens
-    return grid
+from eqdiff_jax.music.grid import REST, SHAPE
 
 
 def test_silence_is_defined():

@@ -2,24 +2,16 @@
 
 import numpy as np
 import pytest
+from grids import grid_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
 from eqdiff_jax.music import metrics
-from eqdiff_jax.music.grid import LEGAL, REST, SHAPE, TRACKS, events
+from eqdiff_jax.music.grid import LEGAL, SHAPE, events
 from eqdiff_jax.music.vocabulary import VOCABULARY
 
 SEEDS = st.integers(0, 2**20)
-
-
-def grid_of(**rows: str) -> np.ndarray:
-    """A grid from one line of space-separated tokens per track; short lines end in rests."""
-    grid = np.full(SHAPE, REST, np.int32)
-    for track, row in rows.items():
-        tokens = [VOCABULARY.ids[name] for name in row.split()]
-        grid[TRACKS.index(track), :len(tokens)] = tokens
-    return grid
 
 
 def test_silence_has_no_pitches_and_says_so():
