@@ -19,7 +19,7 @@ def get_config() -> ConfigDict:
         "seed": 0,
         # Data: tiny | demo | demo_salsa | shippable | experiment (all but two need EQDIFF_DATA), or a mixture such as
         # "shippable*3+demo"; data_dir "" means WORKDIR/data.
-        "data": "shippable*3+demo_salsa",
+        "data": "shippable*7+demo_salsa",
         "data_dir": "",
         # Network: width is a multiple of 64; patch 1 | 2 | 4 | 8 sixteenths per element; dtype float32 | bfloat16.
         "width": 256,
@@ -33,15 +33,16 @@ def get_config() -> ConfigDict:
         # forms; the batch is worked off in `accumulate` pieces.
         "loss": "score_entropy",
         "accumulate": 1,
-        "steps": 3600,
+        "steps": 4000,
         "batch": 32,
         "learning_rate": 1e-3,
         "warmup_steps": 100,
-        "weight_decay": 0.01,
+        "weight_decay": 0.05,
         "clip_norm": 1.0,
         "ema_decay": 0.998,
-        "condition_dropout": 0.1,  # 1.0 trains without conditioning
-        "condition_noise": 0.0,  # standard deviation of the noise on z and velocity
+        "condition_dropout": 0.15,  # 1.0 trains without conditioning
+        "condition_noise": 0.4,  # noise on the conditioning, most of it on z and velocity (training/blur.py)
+        "condition_forget": 0.2,  # how often groups of its slots are zeroed
         # Perception: given (z as stored) | frozen (z from limbs, by the chain as it is) | joint (the chain learns, too,
         # with `smoothness` times the squared rate of z*). initial: a checkpoint to start from, or "".
         "perception": "given",
@@ -52,6 +53,6 @@ def get_config() -> ConfigDict:
         "validate_every": 200,
         "validate_size": 256,
         "checkpoint_every": 100,
-        "sample_every": 650,  # pictures and MIDI of held-out movement; 0 for none
+        "sample_every": 1000,  # pictures and MIDI of held-out movement; 0 for none
         "tensorboard": False,  # needs pip install tensorboardX
     })

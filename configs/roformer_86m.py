@@ -38,7 +38,8 @@ def get_config() -> ConfigDict:
         "clip_norm": 1.0,
         "ema_decay": 0.9999,
         "condition_dropout": 0.1,  # 1.0 trains without conditioning
-        "condition_noise": 0.0,  # standard deviation of the noise on z and velocity
+        "condition_noise": 0.0,  # noise on the conditioning, most of it on z and velocity (training/blur.py)
+        "condition_forget": 0.0,  # how often groups of its slots are zeroed
         # Perception: given (z as stored) | frozen (z from limbs, by the chain as it is) | joint (the chain learns, too,
         # with `smoothness` times the squared rate of z*). initial: a checkpoint to start from, or "".
         "perception": "given",

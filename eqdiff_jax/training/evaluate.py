@@ -125,19 +125,17 @@ def evaluate(params: Params, builder, settings: Settings | None = None, *, quiet
 
 def _played(key, params: Params, movement: systems.Movement, settings: Settings, quiet: bool) -> list[Grids]:
     """The network's grids in four ways, and the Conductor's, to the same movement."""
-    key_full, key_bounded = jax.random.split(key)
+    key_fresh, key_bounded = jax.random.split(key)
     asked, members, beats = movement.conditioning[:, _SLOTS], movement.performance, movement.beats
 
-    def full(guidance: float) -> np.ndarray:
-        return systems.full(key_full, params, movement.conditioning, guidance=guidance, steps=settings.steps,
-                            quiet=quiet)
+    def played(key, guidance: float, *, fresh: bool = True) -> np.ndarray:
+        return systems.play(key, params, movement, fresh=fresh, guidance=guidance, steps=settings.steps, quiet=quiet)
 
     return [
-        *(Grids(f"model, guidance {g:g}", full(g), members, asked, beats) for g in (GUIDANCE, 1.0)),
-        Grids("model, bounded change", systems.bounded(key_bounded, params, movement, steps=settings.steps,
-                                                       quiet=quiet), members, asked, beats),
+        *(Grids(f"model, guidance {g:g}", played(key_fresh, g), members, asked, beats) for g in (GUIDANCE, 1.0)),
+        Grids("model, bounded change", played(key_bounded, GUIDANCE, fresh=False), members, asked, beats),
         Grids("Conductor", movement.conducted, members, asked, beats),
-        Grids("model, unconditional", full(0.0), members, None, beats)]
+        Grids("model, unconditional", played(key_fresh, 0.0), members, None, beats)]
 
 
 def _baseline_grids(train: Columns, markov: baselines.Markov, movement: systems.Movement, seed: int) -> list[Grids]:

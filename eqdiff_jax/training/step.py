@@ -9,24 +9,22 @@ from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from ml_collections import ConfigDict
 
 from eqdiff_jax.composer import PROCESS
-from eqdiff_jax.conditioning import LAYOUT, SIZE, encoder
+from eqdiff_jax.conditioning import encoder
 from eqdiff_jax.diffusion import antithetic_times, legal_log_posterior
 from eqdiff_jax.music import LEGAL
 from eqdiff_jax.music.grid import REST
 from eqdiff_jax.parallel import AXIS
+from eqdiff_jax.training.blur import blur
 from eqdiff_jax.training.objective import OBJECTIVES
 from eqdiff_jax.training.perception import perceive
 from eqdiff_jax.training.state import TrainState, network, optimizer
 from eqdiff_jax.types import Array, Params
 
 _LEGAL = LEGAL[:, None, :]
-_BLURRED = np.zeros(SIZE, np.float32)  # slots that get condition_noise
-_BLURRED[LAYOUT["z"]] = _BLURRED[LAYOUT["velocity"]] = 1.0
 Batch = dict[str, Array]
 
 
@@ -45,10 +43,8 @@ def make_loss(config: ConfigDict) -> Callable[[Params, Array, Batch], tuple[Arra
     example's number in the global batch of `config.batch`. Tracks that are not observed stay masked and cost nothing.
     Where `paired` is False, and else with probability `condition_dropout`, the null embedding takes the place of the
     conditioning (for classifier-free guidance); a probability of 1 trains without. Times are stratified over the global
-    batch (`antithetic_times`). Noise of standard deviation `condition_noise` is added to z and velocity: 64 numbers
-    know a window by heart, and what is learned by heart is wrong for movement that was not seen. With
-    config.perception frozen or joint the batch has limbs and inside, too, and z comes from them (perception.py); joint
-    adds smoothness * roughness per cell.
+    batch (`antithetic_times`). The conditioning is blurred (blur.py). With config.perception frozen or joint the batch
+    has limbs and inside, too, and z comes from them (perception.py); joint adds smoothness * roughness per cell.
     """
     net, objective = network(config), OBJECTIVES[config.loss]
 
@@ -69,8 +65,8 @@ def make_loss(config: ConfigDict) -> Callable[[Params, Array, Batch], tuple[Arra
         if config.perception != "given":
             chain = params["motion"] if config.perception == "joint" else jax.lax.stop_gradient(params["motion"])
             conditioning, roughness = perceive(chain, conditioning, batch["limbs"], batch["inside"])
-        blurred = jax.vmap(lambda place, c: c + config.condition_noise * _BLURRED * jax.random.normal(
-            jax.random.fold_in(key_blur, place), c.shape))(place, conditioning)
+        blurred = jax.vmap(lambda place, c: blur(jax.random.fold_in(key_blur, place), c, noise=config.condition_noise,
+                                                 forget=config.condition_forget))(place, conditioning)
         embedding = encoder.apply({"params": params["encoder"]}, blurred)
         logits = net.apply({"params": params["denoiser"]}, jnp.where(observed, noisy, PROCESS.mask), embedding, given)
         cost = objective.cost(legal_log_posterior(cast(Array, logits), _LEGAL), tokens, noisy, level)

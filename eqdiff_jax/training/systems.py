@@ -1,7 +1,7 @@
 """Held-out movement, and the grids that a network makes of it: what the evaluation compares.
 
-    full    : every window from an empty grid
-    bounded : consecutive windows, each at most a budget away from the one before, as a performance is played
+    fresh   : every window from an empty grid
+    bounded : each window at most a budget away from the one before, as a performance is played
 """
 
 from collections.abc import Sequence
@@ -96,41 +96,29 @@ def _performances(chain, clip: Clip):
             yield performance, row["conditioning"], row["tokens"], STEPS * (inside - start) / (end - start)
 
 
-def full(key: Array, params: Params, conditioning: np.ndarray, *, guidance: float = GUIDANCE, steps: int = 24,
-         batch: int = 32, quiet: bool = True) -> np.ndarray:
-    """A grid for each conditioning [W, 104], all cells new; guidance 0 is the unconditional network. [W, 12, 32]
+def play(key: Array, params: Params, movement: Movement, *, fresh: bool, guidance: float = GUIDANCE, steps: int = 24,
+         quiet: bool = True) -> np.ndarray:
+    """The windows played in order, all performances side by side. int32 [W, 12, 32]
 
-    steps 0 leaves them to the commitment rule, which sets the temperature in any case. The key is consumed.
+    fresh: every cell of every window is new (full regeneration); else at most a budget of them changes from window to
+    window. As in `performance.perform`, the slot of instrument activations says what this system played last. guidance
+    0 is the unconditional network; steps 0 leaves them to the commitment rule, which sets the temperature in any case.
+    The key is consumed.
     """
     music = {name: params[name] for name in ("encoder", "denoiser")}
-    count, made = len(conditioning), []
-    batch = min(batch, count)
-    empty = jnp.full((batch, *SHAPE), PROCESS.mask, jnp.int32)
-    for start in tqdm(range(0, count, batch), desc=f"full, guidance {guidance:g}", disable=quiet or None):
-        rows = np.minimum(np.arange(start, start + batch), count - 1)  # the last batch is padded, then cut
-        change = compose(jax.random.fold_in(key, start), music, jnp.asarray(conditioning[rows]), empty, steps=steps,
-                         guidance=guidance)
-        made.append(_valid(change))
-    return np.concatenate(made)[:count]
-
-
-def bounded(key: Array, params: Params, played: Movement, *, guidance: float = GUIDANCE, steps: int = 24,
-            quiet: bool = True) -> np.ndarray:
-    """The same windows played in order under bounded change, all performances side by side. [W, 12, 32]
-
-    The slot of instrument activations says what this system played last, as in `performance.perform`.
-    """
-    music = {name: params[name] for name in ("encoder", "denoiser")}
-    first = np.flatnonzero(np.diff(played.performance, prepend=-1))
-    lengths = np.diff(np.append(first, len(played.performance)))
-    made = np.zeros((len(played.performance), *SHAPE), np.int32)
-    grids, before = np.full((len(first), *SHAPE), PROCESS.mask, np.int32), None
+    first = np.flatnonzero(np.diff(movement.performance, prepend=-1))
+    lengths = np.diff(np.append(first, len(movement.performance)))
+    made = np.zeros((len(movement.performance), *SHAPE), np.int32)
+    empty = np.full((len(first), *SHAPE), PROCESS.mask, np.int32)
+    grids, before = empty, None
     heard = np.zeros((len(first), SHAPE[0]), np.float32)
-    for i in tqdm(range(lengths.max()), desc="bounded change", disable=quiet or None):
+    for i in tqdm(range(lengths.max()), desc=f"{'fresh' if fresh else 'bounded'}, guidance {guidance:g}",
+                  disable=quiet or None):
         rows = first + np.minimum(i, lengths - 1)  # a performance that has ended waits, and is not written
-        conditioning = played.conditioning[rows]
+        conditioning = movement.conditioning[rows]
         conditioning[:, LAYOUT["activations"]] = heard
-        change = compose(jax.random.fold_in(key, i), music, jnp.asarray(conditioning), jnp.asarray(grids), steps=steps,
+        change = compose(jax.random.fold_in(key, i), music, jnp.asarray(conditioning),
+                         jnp.asarray(empty if fresh else grids), steps=steps,
                          previous_conditioning=jnp.asarray(conditioning if before is None else before),
                          guidance=guidance)
         grids, before = _valid(change), conditioning
