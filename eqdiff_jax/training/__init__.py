@@ -1,6 +1,6 @@
-"""Training: state, per-device step, loop, checkpoints."""
+"""Training: state, per-device step, loop, checkpoints; evaluation."""
 
-from eqdiff_jax.training.loop import evaluate_nelbo, train_and_evaluate
+from eqdiff_jax.training.loop import train_and_evaluate
 from eqdiff_jax.training.state import TrainState
 
-__all__ = ["TrainState", "evaluate_nelbo", "train_and_evaluate"]
+__all__ = ["TrainState", "train_and_evaluate"]

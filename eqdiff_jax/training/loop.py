@@ -7,7 +7,6 @@ one alone writes.
 import json
 import os
 import time
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -17,18 +16,16 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from eqdiff_jax import data, motion
-from eqdiff_jax.composer import PROCESS, posterior
-from eqdiff_jax.diffusion import nelbo
 from eqdiff_jax.errors import InputError
 from eqdiff_jax.parallel import data_parallel, first_to_all, is_first, part, replicate, shard, unreplicate
 from eqdiff_jax.training import checkpoint
 from eqdiff_jax.training.objective import OBJECTIVES
 from eqdiff_jax.training.perception import MODES, perceived
 from eqdiff_jax.training.preview import preview
+from eqdiff_jax.training.score import groups, observed, rate, score
 from eqdiff_jax.training.state import TrainState, init_state, network
 from eqdiff_jax.training.step import make_step
 from eqdiff_jax.training.throughput import throughput
-from eqdiff_jax.types import Nelbo, Params
 
 
 def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
@@ -83,8 +80,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
             if is_first() and (done % config.validate_every == 0 or last):
                 ema = unreplicate(state).ema
                 held = perceived(ema["motion"], validation) if limbs else validation
-                bound = evaluate_nelbo(key_validation, ema, held)
-                row["validation_bits"] = float(bound.nats / np.log(2))
+                bits = score(key_validation, ema, held, draws=8)
+                row["validation_bits"] = rate(bits, observed(held), groups(held)).bits
             log.write(row, len(losses))
             bar.set_postfix(loss=f"{loss:.3f}")
             losses = []
@@ -165,32 +162,6 @@ class _Log:
                 self.board.add_scalar(name, row[name], row["step"])
             self.board.flush()
         self.started = time.perf_counter()
-
-
-def evaluate_nelbo(key, params: Params, columns: dict[str, np.ndarray], *, draws: int = 8, batch: int = 32,
-                   given: bool = True) -> Nelbo:
-    """Bound on the code length of grids given their conditioning (given=False: without), nats per cell.
-
-    columns: tokens [N, 12, 32], conditioning [N, 104], and observed [N, 12], the tracks that count (all, if it is not
-    there). The key is consumed. Every example counts once.
-    """
-    count = len(columns["tokens"])
-    observed = columns.get("observed", np.ones(columns["tokens"].shape[:2], bool))
-    known = columns.get("paired", np.ones(count, bool)) & given
-    chunks = []
-    for start in range(0, count, batch):
-        rows = np.minimum(np.arange(start, start + batch), count - 1)  # the last batch is padded, then cut
-        chunks.append(np.asarray(_nelbo(jax.random.fold_in(key, start), params, columns["tokens"][rows],
-                                        columns["conditioning"][rows], observed[rows], known[rows], draws)))
-    values = np.concatenate(chunks)[:count]
-    return Nelbo(values.mean(), values.std(ddof=1) / np.sqrt(count), values)
-
-
-@partial(jax.jit, static_argnums=6)
-def _nelbo(key, params, tokens, conditioning, observed, given, draws):
-    predict = posterior(params, conditioning, given)
-    return nelbo(key, predict, PROCESS, jnp.asarray(tokens, jnp.int32), draws=draws,
-                 where=observed[..., None]).per_example
 
 
 def check(config: ConfigDict, devices: int = 1) -> None:

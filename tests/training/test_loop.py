@@ -15,7 +15,8 @@ import pytest
 from tiny import tiny
 
 from eqdiff_jax.errors import InputError
-from eqdiff_jax.training import checkpoint, evaluate_nelbo, train_and_evaluate
+from eqdiff_jax.training import checkpoint, train_and_evaluate
+from eqdiff_jax.training.score import score
 
 ROOT = Path(__file__).parents[2]
 
@@ -219,10 +220,11 @@ def test_weights_folder_and_unfinished_workdir_load_to_the_same_network(trained,
     np.testing.assert_array_equal(small["motion"].dell.w_in, full["motion"].dell.w_in)
 
 
-def test_evaluation_counts_every_example_once(trained):
+def test_scoring_counts_every_example_once(trained):
     root, state = trained
     rng = np.random.default_rng(0)
-    columns = {"tokens": np.zeros((11, 12, 32), np.int32), "conditioning": np.float32(rng.normal(size=(11, 104)))}
-    got = evaluate_nelbo(jax.random.key(0), state.ema, columns, draws=2, batch=4)
-    assert got.per_example.shape == (11,) and np.isfinite(got.per_example).all()
-    assert got.nats == pytest.approx(got.per_example.mean())
+    columns = {"tokens": np.zeros((12, 12, 32), np.int32), "conditioning": np.float32(rng.normal(size=(12, 104)))}
+    whole = score(jax.random.key(0), state.ema, columns, draws=2, batch=4)
+    short = score(jax.random.key(0), state.ema, {name: x[:11] for name, x in columns.items()}, draws=2, batch=4)
+    assert np.isfinite(whole).all()
+    np.testing.assert_allclose(short, whole[:11], rtol=1e-6)  # the last batch is padded, then cut
