@@ -55,6 +55,7 @@ class MotionSource(NamedTuple):
     recordings: Callable[[str], Iterator[Recording]]  # split -> its recordings
     shippable: bool  # weights trained on it may be published
     augmented: bool  # its recordings are mirrored, played faster and slower, and cut at SHIFTS
+    archive: Callable[[], Path] | None = None  # where its files are; raises InputError where they are not
 
 
 class MotionWindows(NamedTuple):
@@ -245,8 +246,8 @@ def hashed_split(performer: str) -> str:
 
 SOURCES = {source.name: source for source in (
     MotionSource("demo", demo_recordings, shippable=True, augmented=False),
-    MotionSource("salsa", salsa_recordings, shippable=True, augmented=True),
-    MotionSource("bandai", bandai_recordings, shippable=False, augmented=True),
+    MotionSource("salsa", salsa_recordings, shippable=True, augmented=True, archive=pairs.salsa_archive),
+    MotionSource("bandai", bandai_recordings, shippable=False, augmented=True, archive=bandai_archive),
 )}
 
 

@@ -27,6 +27,8 @@ from eqdiff_jax.data.movement import (
     source,
     taken,
 )
+from eqdiff_jax.data.real_grids import CONFIGS as GRID_CONFIGS
+from eqdiff_jax.data.real_grids import RealGrids
 from eqdiff_jax.music.descriptors import DESCRIPTORS, descriptors
 from eqdiff_jax.music.grid import LEGAL, REST, SHAPE
 from eqdiff_jax.music.vocabulary import VOCABULARY
@@ -58,6 +60,15 @@ class PairedConfig(tfds.core.BuilderConfig):
         self.repeats, self.partial_repeats = repeats, partial_repeats
         self.temperature, self.price, self.transposed, self.leftovers = temperature, price, transposed, leftovers
         self.seed, self.motion_seed = seed, motion_seed
+
+    def require(self) -> None:
+        """Raise InputError for recordings that are not there."""
+        for kind in self.sources:
+            archive = (source(kind) if isinstance(kind, str) else kind).archive
+            if archive is not None:
+                archive()
+        if isinstance(self.grids, str):
+            GRID_CONFIGS[self.grids].require()
 
 
 class Music(NamedTuple):
@@ -122,8 +133,6 @@ class PairedMusic(tfds.core.GeneratorBasedBuilder):
 
 def real_grids(name: str, data_dir: str | Path, split: str) -> Sequence[dict]:
     """The rows of one split of RealGrids/<name>, which is built under data_dir unless it is there."""
-    from eqdiff_jax.data.real_grids import RealGrids
-
     builder = RealGrids(config=name, data_dir=str(data_dir), file_format="array_record")
     builder.download_and_prepare()
     if split not in builder.info.splits:

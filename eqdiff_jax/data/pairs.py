@@ -46,6 +46,11 @@ class PairsConfig(tfds.core.BuilderConfig):
         self.clips, self.seconds, self.performances = clips, seconds, performances
         self.bvh, self.motion_seed = bvh, motion_seed
 
+    def require(self) -> None:
+        """Raise InputError for recordings that are not there."""
+        if self.bvh:
+            salsa_archive()
+
 
 CONFIGS = {
     "tiny": PairsConfig(name="tiny", clips={"train": 8, "validation": 2, "test": 2}, seconds=20.0,

@@ -30,6 +30,12 @@ class RealGridsConfig(tfds.core.BuilderConfig):
         super().__init__(name=name, version=tfds.core.Version("1.0.0"), description=self.__doc__)
         self.sources, self.folder, self.shippable, self.beam = sources, folder, shippable, beam
 
+    def require(self) -> None:
+        """Raise InputError for archives that are not there, or differ from the expected ones."""
+        for name in self.sources:
+            for archive in SOURCES[name].archives:
+                corpora.archive_path(archive)
+
 
 CONFIGS = {config.name: config for config in (
     RealGridsConfig(name="experiment", sources=tuple(SOURCES)),

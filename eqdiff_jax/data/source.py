@@ -10,9 +10,8 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow_datasets as tfds
 
-from eqdiff_jax.data import corpora, movement, real_grids
 from eqdiff_jax.data.paired_music import PairedConfig, PairedMusic
-from eqdiff_jax.data.pairs import ConductorPairs, PairsConfig, salsa_archive
+from eqdiff_jax.data.pairs import ConductorPairs
 from eqdiff_jax.errors import InputError
 from eqdiff_jax.music.grid import SHAPE
 
@@ -52,16 +51,7 @@ def parts(name: str) -> list[Part]:
 def check(name: str) -> None:
     """Raise InputError for datasets that nobody knows, or whose recordings are not there."""
     for part in parts(name):
-        config = CONFIGS[part.name]
-        sources = config.sources if isinstance(config, PairedConfig) else ()
-        if "salsa" in sources or (isinstance(config, PairsConfig) and config.bvh):
-            salsa_archive()
-        if "bandai" in sources:
-            movement.bandai_archive()
-        if isinstance(config, PairedConfig) and isinstance(config.grids, str):
-            for source in real_grids.CONFIGS[config.grids].sources:
-                for archive in corpora.SOURCES[source].archives:
-                    corpora.archive_path(archive)
+        CONFIGS[part.name].require()
 
 
 def prepare(name: str, data_dir: str | Path) -> tfds.core.GeneratorBasedBuilder:
