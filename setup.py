@@ -30,14 +30,15 @@ setup(
         "mido>=1.3,<2",
         "matplotlib>=3.8",
         "tqdm>=4.66",
+        "websockets>=13",
     ],
     extras_require={
         "beam": ["apache-beam>=2.60"],  # builders of corpora beyond one machine
         "imu": ["imufusion>=1.3,<2"],
         "tensorboard": ["tensorboardX>=2.6"],
-        "test": ["imufusion>=1.3,<2", "pytest>=8", "hypothesis>=6.100", "ruff>=0.6", "mypy>=1.11"],
+        "test": ["imufusion>=1.3,<2", "pytest>=8", "hypothesis>=6.100", "ruff>=0.6", "mypy>=1.11",
+                 "python-osc>=1.9", "playwright>=1.48", "jsonschema>=4"],  # independent clients, a browser's driver
         "bench": ["optimistix>=0.0.10", "torchdeq>=0.1", "torch>=2.2"],  # peers of benchmarks/solvers.py
-        "live": ["websockets>=13"],
         "cuda": ["jax[cuda12]>=0.10"],
     },
 )
