@@ -1,0 +1,1 @@
+"""Playing live: senders in, a grid every two bars, Strudel in a browser out."""
