@@ -1,4 +1,4 @@
-"""The tables of docs/music.md, made from the code.
+"""The tables of docs/music.md and docs/performance.md, made from the code.
 
     python -m eqdiff_jax.music.tables docs/music.md      writes them between their marks in the file
 """
@@ -12,6 +12,7 @@ import numpy as np
 from eqdiff_jax.music.encode import GAINS
 from eqdiff_jax.music.grid import FILLS, LEGAL, TRACKS
 from eqdiff_jax.music.midi_tables import CHANNELS, DRUM_NOTES, EFFECT_CONTROLS, PROGRAMS
+from eqdiff_jax.music.modulation import mapping_table
 from eqdiff_jax.music.strudel import EFFECTS, SYNTHS, gain_text
 from eqdiff_jax.music.vocabulary import VOCABULARY
 
@@ -77,7 +78,7 @@ def effect_table() -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "vocabulary": vocabulary_table, "legality": legality_table, "fills": fill_table, "gains": gain_table,
-    "sounds": sound_table, "effects": effect_table}
+    "sounds": sound_table, "effects": effect_table, "mappings": mapping_table}
 
 
 def with_tables(text: str) -> str:

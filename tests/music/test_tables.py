@@ -1,14 +1,14 @@
-"""docs/music.md says what the code does."""
+"""docs/music.md and docs/performance.md say what the code does."""
 
 from pathlib import Path
 
 from eqdiff_jax.music.tables import TABLES, with_tables
 
-PAGE = Path(__file__).parents[2] / "docs" / "music.md"
+DOCS = Path(__file__).parents[2] / "docs"
 
 
-def test_the_tables_of_the_page_are_those_of_the_code():
-    text = PAGE.read_text(encoding="utf-8")
+def test_the_tables_of_the_pages_are_those_of_the_code():
+    text = "".join((DOCS / name).read_text(encoding="utf-8") for name in ("music.md", "performance.md"))
     assert with_tables(text) == text
     for name, make in TABLES.items():
         assert f"<!-- table: {name} -->\n{make()}\n<!-- end -->" in text
