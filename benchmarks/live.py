@@ -103,7 +103,7 @@ async def soak(args: argparse.Namespace, folder: str) -> None:
     on.worker.poll = watched  # type: ignore[method-assign]
     flood = subprocess.Popen([sys.executable, "-c", FLOOD, str(on.inbox.port)]) if args.flood and on.inbox else None
     try:
-        async with PageDouble(on.server.port) as page:
+        async with PageDouble(on.server.port, keep=256) as page:
             page.start()
             if args.latency:
                 await latency(on, page, args.latency)

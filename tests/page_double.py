@@ -5,6 +5,7 @@ import contextlib
 import json
 import math
 import time
+from collections import defaultdict, deque
 from collections.abc import Callable
 
 import numpy as np
@@ -17,17 +18,18 @@ TICK = 0.05  # s between two looks ahead
 class PageDouble:
     """`async with PageDouble(port) as page`; `page.start()` is the click that lets the audio clock run.
 
-    refuses(message) says whether an Eval fails here. Everything that comes is kept, with the time it came.
+    refuses(message) says whether an Eval fails here. Everything that comes is kept, with the time it came; with
+    `keep`, only so many of each kind, so that a long run's memory is the program's own.
     """
 
     def __init__(self, port: int, *, session: str = "double-of-a-page", ahead: float = 0.3, token: str | None = None,
-                 refuses: Callable[[dict], bool] = lambda message: False):
+                 refuses: Callable[[dict], bool] = lambda message: False, keep: int | None = None):
         self.port, self.session, self.ahead, self.token, self.refuses = port, session, ahead, token, refuses
-        self.states: list[dict] = []
-        self.evals: list[tuple[float, float, dict]] = []  # frontier, cycle it starts at, message
-        self.params: dict[str, list[tuple[float, float]]] = {}  # name -> (received, value)
-        self.settings: list[tuple[float, dict]] = []  # heard, SetParam
-        self.views: list[dict] = []
+        self.states: deque[dict] = deque(maxlen=keep)
+        self.evals: deque[tuple[float, float, dict]] = deque(maxlen=keep)  # frontier, cycle it starts at, message
+        self.params: defaultdict[str, deque[tuple[float, float]]] = defaultdict(lambda: deque(maxlen=keep))
+        self.settings: deque[tuple[float, dict]] = deque(maxlen=keep)  # heard, SetParam
+        self.views: deque[dict] = deque(maxlen=keep)
         self.hushed = False
         self.cps = 0.5
         self._piece: tuple[float, float] | None = None  # time and cycle of the last change of tempo
@@ -102,7 +104,7 @@ class PageDouble:
                 self.evals.append((frontier, start, message))
                 await self.say("Evaluated", id=message["id"], at_cycle=start)
             case "MotionModulate":
-                self.params.setdefault(message["parameter"], []).append((now, message["value"]))
+                self.params[message["parameter"]].append((now, message["value"]))
             case "SetParam":
                 self.settings.append((self.heard, message))
                 if message["name"] == "bpm":

@@ -13,7 +13,7 @@ import { Layers, Tempo, border, level, nextBar } from './timeline.js';
 // that notes might come late looks further ahead, up to `most`, and comes back slowly.
 export const LOOKAHEAD = {
   safe: { tick: 0.04, ahead: 0.25, most: 1 },
-  tight: { tick: 0.015, ahead: 0.06, most: 0.25 },
+  tight: { tick: 0.012, ahead: 0.05, most: 0.25 },
 };
 const REST = 3; // looking takes at most one part in so many of the page's time
 const RETURN = 6; // s, time constant of coming back

@@ -11,9 +11,8 @@ import numpy as np
 from eqdiff_jax.errors import InputError
 from eqdiff_jax.live.pose import Pose
 from eqdiff_jax.live.timeline import LONGEST, Timeline
-from eqdiff_jax.motion.limbs import DECAY, LEVEL, RANGES, REST_FRAME, TURN, body_height, standing_hips
+from eqdiff_jax.motion.limbs import DECAY, LEVEL, RANGES, REST_FRAME, SIDES, TURN, body_height, standing_hips
 from eqdiff_jax.motion.resample import RATE
-from eqdiff_jax.motion.skeleton import LIMB
 
 HOLD = 0.5  # s that the last pose stands when no other comes
 FADE = 2.0  # s from there to rest
@@ -24,7 +23,6 @@ EASE = 0.3  # s, time constant with which a better height is taken over
 FARTHEST, SMALLEST = 1e4, 1e-3  # a coordinate, a body's height, in any unit
 POSES = 64  # kept to interpolate, at least CLOSEST apart: a quarter of a second
 CLOSEST = 1.0 / 250.0  # s
-_SIDES = [(LIMB[f"l_{part}"], LIMB[f"r_{part}"]) for part in ("up_leg", "up_arm", "shoulder")]  # give the heading
 LOW = np.where(np.arange(8) < 6, -RANGES, 0.0)
 
 
@@ -150,7 +148,7 @@ class Performer:
     def _turned(self, positions: np.ndarray, confidence: np.ndarray, passed: float) -> float:
         """The heading after `passed` seconds, as motion.limbs.headings follows it."""
         axis, pairs = np.zeros(3), 0
-        for left, right in _SIDES:
+        for left, right in SIDES:
             if confidence[left] > 0.0 and confidence[right] > 0.0:
                 across = positions[left] - positions[right]
                 axis += across / max(math.sqrt(across @ across), 1e-9)

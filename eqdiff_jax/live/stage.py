@@ -158,13 +158,19 @@ def banner(options: Options, settings: Settings, source: Source, server: Server,
 async def _warm(worker: Worker, weights: motion.MotionWeights, stop: asyncio.Event) -> Ready | None:
     """Compile on both sides; None when `stop` is set before. Raises InputError where the worker cannot."""
     worker.start()
-    state = engine.init(Settings(), 0, Budget())
-    await asyncio.to_thread(engine.tick, weights, state, REST_FRAME[None], Reading(-9.0, -9.0, 0.5, False, 0))
+
+    def ticks() -> None:
+        state, before = engine.init(Settings(), 0, Budget()), Reading(-9.0, -9.0, 0.5, False, 0)
+        for _ in range(2):
+            state, _ = engine.tick(weights, state, REST_FRAME[None], before)
+
+    await asyncio.to_thread(ticks)
     while not stop.is_set():
         answer = worker.poll()
         if isinstance(answer, Failed):
             raise InputError(answer.reason)
         if isinstance(answer, Ready):
+            ticks()  # what is compiled is looked up anew in each thread
             return answer
         await asyncio.sleep(0.05)
     return None

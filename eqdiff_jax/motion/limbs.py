@@ -25,7 +25,7 @@ TURN = 20.0  # rad/s, the fastest that the heading follows; a dancer's spin is b
 LEVEL = 0.3  # below this horizontal share of the body's left-right axis the heading slows down
 DECAY = 6.0  # frames after which the rates of a limb that went silent have halved
 REST_FRAME = np.pad(REST, ((0, 0), (0, 5))).astype(np.float32)  # [27, 8] nothing is known
-_SIDES = [(LIMB[f"l_{part}"], LIMB[f"r_{part}"]) for part in ("up_leg", "up_arm", "shoulder")]
+SIDES = [(LIMB[f"l_{part}"], LIMB[f"r_{part}"]) for part in ("up_leg", "up_arm", "shoulder")]
 
 # All that numpy raises on a damaged file.
 _DAMAGED = (OSError, ValueError, EOFError, SyntaxError, MemoryError, zipfile.BadZipFile, zlib.error,
@@ -145,7 +145,7 @@ def headings(positions: np.ndarray, tracked: np.ndarray) -> np.ndarray:
     Args:
       positions: [T, 27, 3] world. tracked: [27] bool; without any left-right pair it is 0.
     """
-    pairs = [(left, right) for left, right in _SIDES if tracked[left] and tracked[right]]
+    pairs = [(left, right) for left, right in SIDES if tracked[left] and tracked[right]]
     if not pairs:
         return np.zeros(len(positions))
     units = (_unit(positions[:, left] - positions[:, right]) for left, right in pairs)

@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def browser(need) -> Iterator[Browser]:
     """Chromium."""
     need(real.chromium(), "no Chromium: install the package chromium")
