@@ -30,7 +30,7 @@ setup(
         "mido>=1.3,<2",
         "matplotlib>=3.8",
         "tqdm>=4.66",
-        "websockets>=13",
+        "websockets>=17",
     ],
     extras_require={
         "beam": ["apache-beam>=2.60"],  # builders of corpora beyond one machine

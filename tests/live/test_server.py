@@ -58,20 +58,23 @@ def test_the_page_and_its_parts_are_served(site):
 
 
 def test_a_file_larger_than_any_buffer_arrives_whole_also_at_a_slow_reader(site):
-    big = bytes(range(256)) * 12_000
+    big = bytes(range(256)) * 2000
     (site.node_modules / "@strudel" / "web" / "dist" / "index.js").write_bytes(big)
 
     async def scenario():
         async with server(site) as here:
-            reader, writer = await asyncio.open_connection("127.0.0.1", here.port, limit=1 << 12)
-            writer.write(f"GET /vendor/strudel/index.js HTTP/1.1\r\nHost: 127.0.0.1:{here.port}\r\n\r\n".encode())
-            await reader.readuntil(b"\r\n\r\n")
-            body = b""
-            while piece := await reader.read(1 << 15):
-                body += piece
-                await asyncio.sleep(0.001)
-            assert body == big
-            writer.close()
+            loop, slow = asyncio.get_running_loop(), sockets.socket()
+            slow.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, 4096)
+            slow.setblocking(False)
+            await loop.sock_connect(slow, ("127.0.0.1", here.port))
+            request = f"GET /vendor/strudel/index.js HTTP/1.1\r\nHost: 127.0.0.1:{here.port}\r\n\r\n"
+            await loop.sock_sendall(slow, request.encode())
+            answer = b""
+            while piece := await loop.sock_recv(slow, 4096):
+                answer += piece
+                await asyncio.sleep(0.002)
+            assert answer.partition(b"\r\n\r\n")[2] == big
+            slow.close()
     run(scenario())
 
 
@@ -195,6 +198,20 @@ def test_a_connection_that_broke_without_a_word_is_replaced_at_once(site):
                 await until(lambda: len(here.connections) == 1)
                 assert here.player
             dead.transport.abort()
+    run(scenario())
+
+
+def test_a_replaced_connection_is_not_listened_to(site):
+    async def scenario():
+        async with server(site) as here, socket(here) as first, socket(here) as second:
+            await hello(first)
+            first.transport.pause_reading()  # it does not hear that it was replaced
+            await hello(second)
+            for i in range(5):
+                await say(first, Pong(i, 0.0, 0.0))
+            await until(lambda: len(here.connections) == 1)
+            assert [type(here.inbox.get_nowait()[0]) for _ in range(here.inbox.qsize())] == [Hello, Hello]
+            first.transport.abort()
     run(scenario())
 
 
