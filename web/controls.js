@@ -2,7 +2,8 @@
 // What a person does: buttons, fields and keys. The page's own things act at once, the rest is asked of the server.
 
 const find = (id) => document.getElementById(id);
-const TYPED = 'input, select, textarea';
+const TYPED = 'select, input[type=number]'; // where keys are meant for the field
+const STEERED = 'input'; // where arrows are
 
 export class Controls {
   /** `ask(name, value)` sends a Request; `tell()` renews the state line. */
@@ -11,9 +12,9 @@ export class Controls {
     this.button = find('play');
     this.button.disabled = false;
     this.button.addEventListener('click', () => this.press());
-    find('tempo').addEventListener('change', ({ target }) => this.tempo(Number(target.value)));
-    find('genre').addEventListener('change', ({ target }) => ask('genre', target.value || null));
-    find('leads').addEventListener('change', ({ target }) => ask('lead', target.value || null));
+    this.#chosen('tempo', (value) => this.tempo(Number(value)));
+    this.#chosen('genre', (value) => ask('genre', value || null));
+    this.#chosen('leads', (value) => ask('lead', (this.lead = value) || null));
     find('volume').addEventListener('input', ({ target }) => {
       player.set('volume', Number(target.value));
       ask('volume', Number(target.value));
@@ -23,6 +24,14 @@ export class Controls {
     document.addEventListener('keydown', (event) => this.key(event));
     this.set('volume', Number(find('volume').value));
     this.set('bpm', Number(find('tempo').value));
+  }
+
+  /** What to do with a field's new value; afterwards the keys are the page's again. */
+  #chosen(id, act) {
+    find(id).addEventListener('change', ({ target }) => {
+      act(target.value);
+      target.blur();
+    });
   }
 
   /** Start, hush, play on: one button, one key. */
@@ -58,7 +67,8 @@ export class Controls {
 
   #action({ key, repeat, target, shiftKey }) {
     const step = shiftKey ? 10 : 1;
-    if (key === ' ') return target.closest('button, a') || repeat ? null : () => this.press();
+    if (key === ' ') return target.closest('button, a, summary') || repeat ? null : () => this.press();
+    if (key.startsWith('Arrow') && target.closest(STEERED)) return null;
     if (key === 'ArrowUp') return () => this.tempo(this.bpm + step);
     if (key === 'ArrowDown') return () => this.tempo(this.bpm - step);
     if (key.toLowerCase() === 'l') return () => this.lookahead(this.player.lookahead === 'tight' ? 'safe' : 'tight');
@@ -100,16 +110,17 @@ export class Controls {
   }
 
   /** Who may lead. */
-  cast({ active, lead }) {
+  cast({ active }) {
     const key = active.join('\n');
     if (key === this.active) return;
     this.active = key;
-    options(find('leads'), [['', 'first to move'], ...active.map((name) => [name, name])], this.chosen ?? '');
-    void lead;
+    options(find('leads'), [['', 'first to move'], ...active.map((name) => [name, name])], this.lead ?? '');
   }
 
-  show() {
+  /** Bring the button up to date; a page that may not play has none to press. */
+  show(allowed) {
     const { player, button } = this;
+    button.hidden = !allowed;
     const text = !player.running ? 'Start' : player.held ? 'Play on' : 'Hush';
     if (button.textContent !== text) button.textContent = text;
     button.toggleAttribute('data-on', text === 'Hush');

@@ -127,7 +127,8 @@ export class Grid {
       const { cycle, length, orbit, note, velocity } = onsets[i];
       const since = (heard - cycle) / cps, over = (heard - cycle - length) / cps;
       if (since < 0 || over > GLOW) continue;
-      const light = over > 0 ? (1 - over / GLOW) * 0.5 : 0.5 + 0.45 * Math.exp(-since / 0.12);
+      const flash = CALM.matches ? 0 : 0.45 * Math.exp(-since / 0.12);
+      const light = over > 0 ? (1 - over / GLOW) * 0.5 : 0.5 + flash;
       lit.push({ orbit, cycle, length, note, light: light * Math.min(1, velocity) });
     }
     return lit;

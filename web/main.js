@@ -76,7 +76,7 @@ function tell() {
   const node = document.getElementById('status');
   node.dataset.mood = mood;
   say(node, text);
-  controls.show();
+  controls.show(link.state !== 'taken');
 }
 
 function sentence() {

@@ -37,7 +37,7 @@ export class Player extends EventTarget {
 
   tempo = new Tempo(0.5);
   layers = new Layers();
-  params = {}; // values that patterns read through param('name', default)
+  params = Object.create(null); // values that patterns read through param('name', default)
   onsets = []; // the notes handed over last: {cycle, length, orbit, sound, note, time, velocity, id, late, value}
   lookahead = 'safe';
   ahead = LOOKAHEAD.safe.ahead; // s, just now
@@ -203,10 +203,10 @@ export class Player extends EventTarget {
     }
   }
 
-  /** The notes of the first `bars` cycles, or null if they cannot be played. */
+  /** The notes of the first `bars` cycles, two at least, or null if they cannot be played. */
   #check(id, pattern, from, bars) {
     try {
-      const notes = this.#query(pattern, from, from + bars);
+      const notes = this.#query(pattern, from, from + Math.max(bars, 2));
       this.#report(notes.map(({ value }) => this.#unknown(value)).filter(Boolean));
       return notes;
     } catch (error) {
@@ -227,7 +227,8 @@ export class Player extends EventTarget {
   /** Name of the sound when the page does not have it. */
   #unknown({ s = 'triangle', bank }) {
     const name = bank ? `${bank}_${s}` : s;
-    return ['~', '-', '_'].includes(s) || strudel.getSound(String(name)) ? undefined : String(name);
+    if (['~', '-', '_'].includes(s) || strudel.getSound(String(name))) return undefined;
+    return String(name).replace(/[^ -~]/g, '?').slice(0, 64); // as long as the server takes
   }
 
   #report(names) {

@@ -31,7 +31,7 @@ export class View {
 
   /** A View message: the performer now. */
   see(message) {
-    this.unseen = true;
+    this.unseen = this.sees = true;
     const now = performance.now() / 1000;
     this.figure.see(message.limbs, message.confidence);
     this.latent.see(now, message.z);
@@ -56,7 +56,8 @@ export class View {
     say(find('section'), SECTIONS[best] ?? '–');
     this.sections.forEach((item, i) => {
       item.style.setProperty('--p', (shares[i] ?? 0).toFixed(3));
-      item.toggleAttribute('aria-current', i === best);
+      if (i === best) item.setAttribute('aria-current', 'true');
+      else item.removeAttribute('aria-current');
     });
   }
 

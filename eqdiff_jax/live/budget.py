@@ -8,7 +8,8 @@ from eqdiff_jax.motion.windows import FRAME_RATE, window_seconds
 
 RESERVE = 0.05  # s before the page hands out the first note at which the grid is to be ready
 SAFETY = 1.25  # a network call is taken to last so many times its measured time
-LEAST_LEAD = 0.25  # s, however fast the network is
+EASE = 1.5  # a window is cut so many times earlier than all steps should take: others may need the processor, too
+LEAST_LEAD = 0.4  # s, however fast the network is
 SLACK = 0.05  # s that the tick which cuts a window may come late without costing a step
 RECENT = 4  # grids whose worst time per call counts
 MEMORY = 0.3  # weight of a new time in the mean
@@ -48,9 +49,9 @@ def opening(mode: str, bpm: float, budget: Budget, ahead: float) -> float:
 
 
 def lead(mode: str, bpm: float, budget: Budget) -> float:
-    """Seconds before its deadline at which a window is cut: enough for every step that may be asked for, within one
-    window, and always enough for the fewest steps."""
+    """Seconds before its deadline at which a window is cut: with ease enough for every step that may be asked for,
+    but within one window, and always enough for the fewest steps."""
     if mode != "diffusion":
         return max(LEAST_LEAD, SAFETY * budget.overhead + SLACK)
     most = max(window_seconds(bpm) - RESERVE, LEAST_LEAD)
-    return max(min(budget.seconds(STEPS_MAX) + SLACK, most), budget.seconds(STEPS_MIN) + SLACK, LEAST_LEAD)
+    return max(min(EASE * budget.seconds(STEPS_MAX) + SLACK, most), budget.seconds(STEPS_MIN) + SLACK, LEAST_LEAD)

@@ -94,7 +94,7 @@ class State(NamedTuple):
     playing: Playing | None = None
     bar: int = -1  # last bar line
     epoch: int = 0
-    trouble: str | None = None  # why the next grid will not come, if that is known
+    trouble: str | None = None  # what has happened since the last grid was sent, why the next may not come
     misses: Mapping[str, int] = {}
     unlogged: tuple[str, ...] = ()  # misses since the last bar line
     script: tuple[Scripted, ...] | None = None  # the grids to come, when a session is played again
@@ -184,7 +184,7 @@ def _received(state: State, answer: Made | Ready | Failed) -> State:
     """Take in what the worker said."""
     pending = state.pending
     if isinstance(answer, Ready):
-        return state._replace(budget=Budget(answer.per_call, (), answer.overhead), trouble=None)
+        return state._replace(budget=Budget(answer.per_call, (), answer.overhead))
     if isinstance(answer, Failed):
         gone = answer.window is None
         return state._replace(pending=None, trouble="worker" if gone else "network")
@@ -277,7 +277,7 @@ def _cut(state: State, reading: Reading, limbs: np.ndarray) -> tuple[State, Job 
             return state, None
         if left > 0 and (most >= STEPS_MIN or not diffusion):
             break
-        state = _miss(state, "slow")
+        state = _miss(state, state.trouble or "slow")
     lasts = GRID_BARS
     if state.script:
         job = state.script[0].job._replace(limbs=np.asarray(limbs, np.float32))

@@ -113,6 +113,13 @@ def test_an_unknown_sound_is_reported_before_its_time(stage, page):
     wait_beyond(page, begins + 2)
     assert len(stage.heard(Missing)) == 1
     assert not stage.heard(Error)
+    # One that is outside the two bars that are looked at before the switch.
+    at = 2 * int(page.evaluate("eqdiff.player.frontier") // 2) + 4
+    bars = " ".join("gone" if bar == at + 3 else "bd" for bar in range(at + 10))
+    assert played(stage, page, Eval(f'x: s("<{bars}>").orbit(1)', 2, cycle=at)) == at
+    until(page, lambda: len(stage.heard(Missing)) == 2)
+    assert stage.heard(Missing)[1].sounds == ("gone",)
+    assert at < stage.heard(Clock)[-1].heard < at + 3
 
 
 def test_a_crossfade_keeps_the_power(stage, page):
@@ -247,14 +254,6 @@ def test_hush_is_silent_and_play_on_plays(stage, page):
     wait(page, f"{RMS} < 1e-4")
     played(stage, page, Eval(SAW, 3))
     wait(page, f"{RMS} > 0.01")
-
-
-def test_however_loud_nothing_clips(stage, page):
-    voices = "\n".join(f'v{i}: note("c{1 + i % 4}").s("square").gain(8).orbit({1 + i})' for i in range(12))
-    played(stage, page, Eval(voices + '\nd: s("bd*8").gain(20).orbit(1)', 1, at="now"))
-    wait(page, "eqdiff.player.mixer.meter().peak > 0.7")
-    peaks = [page.evaluate("eqdiff.player.mixer.meter().peak") for _ in range(40)]
-    assert max(peaks) < 0.99
 
 
 def test_a_note_that_fails_to_sound_is_reported_once(stage, page):

@@ -105,6 +105,8 @@ def test_every_control_asks_the_server(stage, page):
     page.get_by_text("tight").click()
     until(page, lambda: last_request(stage) == ("lookahead", "tight"))
     wait(page, "eqdiff.player.lookahead === 'tight'")
+    page.keyboard.press("Space")  # wherever the last click was
+    until(page, lambda: last_request(stage) == ("hush", True))
 
 
 def test_it_shows_what_plays(stage, page):

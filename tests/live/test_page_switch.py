@@ -56,7 +56,9 @@ for await (const line of createInterface({ input: process.stdin })) {
   let frontier = 0;
   for (const [what, number, length] of JSON.parse(line)) {
     if (what === 'tempo') tempo.change(frontier, number);
-    if (what === 'switch') layers.switchTo({ id: number }, nextBar(frontier, length));
+    if (what === 'switch') {
+      said.push({ frontier, length, ...layers.switchTo({ id: number }, nextBar(frontier, length)) });
+    }
     if (what === 'fade') layers.fadeTo({ id: number }, nextBar(frontier, 2), length);
     if (what === 'clear') layers.clear();
     if (what !== 'play') continue;
@@ -101,6 +103,8 @@ STEPS = st.lists(st.one_of(
 @settings(deadline=None)
 def test_whatever_comes_each_moment_is_played_once(timeline, steps):
     said = timeline(steps)
+    for switch in (s for s in said if "from" in s):
+        assert switch["from"] % switch["length"] == 0 <= switch["from"] - switch["frontier"] < switch["length"]
     ticks = [s for s in said if "time" in s]
     for tick, after in zip(ticks, ticks[1:], strict=False):
         assert after["frontier"] == tick["end"]
