@@ -98,6 +98,7 @@ def listen(host: str, port: int) -> socket.socket:
         raise InputError(f"--http: {host!r} is no address of this computer: use 127.0.0.1:{port}, or 0.0.0.0:{port} "
                          "for every network it is in") from None
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)  # connections inherit it
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # and this: a value must not wait for an answer
     return listener
 
 

@@ -379,3 +379,11 @@ def test_missing_npm_packages_are_named_with_the_one_command(site):
     (site.web / "index.html").unlink()
     with pytest.raises(InputError, match=r"index\.html"):
         server(site)
+
+
+def test_small_messages_leave_at_once():
+    """Connections inherit it: without it a value may wait 40 ms for the acknowledgement of the one before."""
+    with gate.listen("127.0.0.1", 0) as listener:
+        assert listener.getsockopt(sockets.IPPROTO_TCP, sockets.TCP_NODELAY)
+        with sockets.create_connection(listener.getsockname()), listener.accept()[0] as connection:
+            assert connection.getsockopt(sockets.IPPROTO_TCP, sockets.TCP_NODELAY)
