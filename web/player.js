@@ -19,7 +19,7 @@ const REST = 3; // looking takes at most one part in so many of the page's time
 const RETURN = 6; // s, time constant of coming back
 const LATEST = 0.1; // s; a note later than this is left out, one less late is played at once
 const SOON = 0.012; // s from now that a late note is played
-const GIVE_UP = 1; // s; after a longer stop of the page the music goes on at the present moment
+const GIVE_UP = 5; // s; after a longer stop of the page the music goes on at the present moment
 const REMEMBERED = 8192; // onsets
 const POLYPHONY = 128; // notes that sound at once; beyond it the oldest fade
 
