@@ -15,7 +15,7 @@ from typing import Any
 from eqdiff_jax.errors import InputError
 from eqdiff_jax.live import mocopi, osc, sensors, trackers, vmc
 from eqdiff_jax.live.controls import Controls, Reading, Row
-from eqdiff_jax.live.performers import Cast, Source
+from eqdiff_jax.live.performers import Cast, Sender
 from eqdiff_jax.live.pose import Gather, Pose, from_points
 
 RATE, TOTAL = 4000.0, 20000.0  # packets per second of one source, of all together
@@ -171,7 +171,7 @@ class Inbox(asyncio.DatagramProtocol):
         """A pose to the cast, if there is one; what it counts as."""
         if pose is None:
             return 0
-        self.cast.update(Source(kind, self.port, address[0], address[1]), now, pose)
+        self.cast.update(Sender(kind, self.port, address[0], address[1]), now, pose)
         return POSE
 
     @staticmethod

@@ -29,7 +29,7 @@ class Player(Protocol):
         """Limb frame [27, 8] at `now`."""
 
 
-class Source(NamedTuple):
+class Sender(NamedTuple):
     """Where poses come from."""
 
     kind: str  # vmc, mocopi, ...
@@ -53,7 +53,7 @@ class Cast:
     def __init__(self, fallback: Callable[[float], np.ndarray] | None = None) -> None:
         self.fallback = fallback
         self._members: list[_Member] = []  # in the order of their coming
-        self._sources: dict[Source, Performer] = {}
+        self._sources: dict[Sender, Performer] = {}
         self._wish: str | None = None
         self._lead: _Member | None = None
         self._shown: Callable[[float], np.ndarray] | None = None  # what plays now, None before all
@@ -61,7 +61,7 @@ class Cast:
         self._since = -math.inf
         self._out = REST_FRAME
 
-    def update(self, source: Source, now: float, pose: Pose) -> bool:
+    def update(self, source: Sender, now: float, pose: Pose) -> bool:
         """A pose that arrived now; False where it is not taken."""
         performer = self._sources.get(source) or self._recognised(source, now)
         return performer is not None and performer.update(now, pose)
@@ -70,7 +70,7 @@ class Cast:
         """A performer that is fed by others: the inertial sensors."""
         self._members.append(_Member(name, player))
 
-    def _recognised(self, source: Source, now: float) -> Performer | None:
+    def _recognised(self, source: Sender, now: float) -> Performer | None:
         for other, performer in self._sources.items():
             if other[:3] == source[:3] and now - performer.last > RESTART:
                 del self._sources[other]

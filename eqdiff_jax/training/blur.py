@@ -11,7 +11,7 @@ import numpy as np
 from eqdiff_jax.conditioning import LAYOUT, SIZE
 from eqdiff_jax.types import Array
 
-OTHERS = 0.3  # noise of the other slots, beside that of z and velocity; none on genre and activations, which are counts
+OTHERS = 0.3  # noise of the other slots, beside that of z and velocity; genre and activations have none
 GROUPS = (("z", "velocity"), ("activations",), ("section",), ("genre",))  # forgotten together
 
 _SCALE = np.full(SIZE, OTHERS, np.float32)

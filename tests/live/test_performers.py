@@ -6,7 +6,7 @@ import senders
 
 from eqdiff_jax import motion
 from eqdiff_jax.live.performer import FADE, HOLD
-from eqdiff_jax.live.performers import BLEND, FORGOTTEN, MOST, RESTART, Cast, Source
+from eqdiff_jax.live.performers import BLEND, FORGOTTEN, MOST, RESTART, Cast, Sender
 from eqdiff_jax.live.pose import Pose
 from eqdiff_jax.motion.limbs import RANGES, REST_FRAME
 
@@ -18,7 +18,7 @@ DEMO = motion.demo("groove", 12.0, 3)
 
 
 def source(port, host="10.0.0.1", kind="vmc"):
-    return Source(kind, 39539, host, port)
+    return Sender(kind, 39539, host, port)
 
 
 def pose(who, now):
