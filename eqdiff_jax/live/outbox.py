@@ -14,7 +14,8 @@ class Outbox:
     """What waits to be sent to one page, at most one message of each name.
 
     Commands (State, Eval or Crossfade, Hush, SetParam of each name, Ping) leave at once and in the order they were
-    last put; MotionModulate and View are values, of which the newest leaves at most every 1/60 and 1/20 s.
+    last put; MotionModulate of each parameter and View are values, of which the newest leaves, at most every
+    1/60 and 1/20 s. A parameter has a beat of its own: one that moves seldom never waits for those that always move.
     A message replaces an unsent one of its name, so no more than `bound` wait, however slow the page is.
     """
 
@@ -24,9 +25,9 @@ class Outbox:
         self._commands: dict[tuple[str, ...], ServerMessage] = {}  # in the order of leaving
         self._values: dict[str, MotionModulate] = {}
         self._sent: dict[str, MotionModulate] = {}
-        self._burst: list[str] = []  # names of values that leave now
+        self._due: dict[str, float] = {}  # when the next value of a name may leave
         self._view: View | None = None
-        self._values_due = self._view_due = float("-inf")
+        self._view_due = float("-inf")
         self._wake = asyncio.Event()
 
     def __len__(self) -> int:
@@ -58,12 +59,10 @@ class Outbox:
         """The message that leaves at `now`, or None while nothing may."""
         if self._commands:
             return self._commands.pop(next(iter(self._commands)))
-        if self._values and not self._burst and now >= self._values_due:
-            self._burst, self._values_due = [*self._values][::-1], now + MODULATION_PERIOD
-        while self._burst:
-            value = self._values.pop(self._burst.pop(), None)
-            if value is not None:
-                self._sent[value.parameter] = value
+        for name, value in self._values.items():
+            if now >= self._due.get(name, now):
+                del self._values[name]
+                self._due[name], self._sent[name] = now + MODULATION_PERIOD, value
                 return value
         if self._view is not None and now >= self._view_due:
             view, self._view, self._view_due = self._view, None, now + VIEW_PERIOD
@@ -72,7 +71,9 @@ class Outbox:
 
     def wait(self, now: float) -> float | None:
         """Seconds until `take` may give something without another put; None: never."""
-        dues = [due for due, waits in ((self._values_due, self._values), (self._view_due, self._view)) if waits]
+        dues = [self._due.get(name, now) for name in self._values]
+        if self._view is not None:
+            dues.append(self._view_due)
         return max(min(dues) - now, 0.0) if dues else None
 
     async def next(self) -> ServerMessage:

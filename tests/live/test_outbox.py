@@ -109,6 +109,18 @@ def test_values_keep_their_pace():
         assert leaves or outbox.wait(now) == pytest.approx(1.0 + VIEW_PERIOD * (1 + (now > 1.05)) - now)
 
 
+def test_a_value_that_moves_seldom_does_not_wait_for_one_that_always_moves():
+    outbox = Outbox(RANGES)
+    outbox.put(MotionModulate("pan", 0.1, "lr_pan"))
+    assert outbox.take(0.0) is not None
+    outbox.put(MotionModulate("pan", 0.2, "lr_pan"))
+    outbox.put(MotionModulate("room", 0.3, "energy"))
+    assert outbox.wait(0.005) == 0.0
+    assert [outbox.take(0.005), outbox.take(0.005)] == [MotionModulate("room", 0.3, "energy"), None]
+    assert outbox.wait(0.005) == pytest.approx(MODULATION_PERIOD - 0.005)
+    assert outbox.take(MODULATION_PERIOD) == MotionModulate("pan", 0.2, "lr_pan")
+
+
 def test_a_crossfade_and_an_eval_replace_each_other():
     outbox = Outbox(RANGES)
     outbox.put(Eval("a", id=1))

@@ -77,8 +77,7 @@ def test_what_cannot_be_played_leaves_the_old_pattern(stage, page):
         error = next(e for e in stage.heard(Error) if e.id == number)
         assert (error.stage, bool(error.message)) == (stage_name, True), code
     assert next(e for e in stage.heard(Error) if e.id == 10).line == 1
-    since = onsets(page)[-1]["cycle"]
-    wait_beyond(page, since + 2)
+    wait_beyond(page, page.evaluate("eqdiff.player.frontier") + 2)
     assert {o["id"] for o in onsets(page)} == {1}
     assert [e.id for e in stage.heard(Evaluated)] == [1]
     assert "the last pattern plays on" in page.get_by_role("status").inner_text()
