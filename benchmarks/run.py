@@ -5,7 +5,7 @@ printed are ratios of medians with their quartiles over rounds. Compilation is t
 """
 
 import argparse
-import importlib.util
+import importlib
 import platform
 import subprocess
 import sys
@@ -31,10 +31,8 @@ MATRIX = 1024  # side of the bare product
 
 def config(name: str):
     """A config of configs/ by its name."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "configs" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config()
+    sys.path.insert(0, str(ROOT))
+    return importlib.import_module(f"configs.{name}").get_config()
 
 
 def interleave(candidates: dict[str, Callable[[], object]],

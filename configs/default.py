@@ -18,8 +18,8 @@ def get_config() -> ConfigDict:
                 "project's own rules. Movement: the demo dancer and CMU salsa (mocap.cs.cmu.edu, free to use). Paired "
                 "by descriptors: nobody danced to this music.",
         "seed": 0,
-        # Data: tiny | demo | demo_salsa | shippable | experiment (all but two need EQDIFF_DATA), or a mixture such as
-        # "shippable*3+demo"; data_dir "" means WORKDIR/data.
+        # Data: tiny | demo | demo_salsa | shippable | experiment | midi:FOLDER | logs:FOLDER (all but tiny, demo and
+        # logs need EQDIFF_DATA), or a mixture such as "shippable*3+demo"; data_dir "" means WORKDIR/data.
         "data": "shippable*7+demo_salsa",
         "data_dir": "",
         # Network: width is a multiple of 64; patch 1 | 2 | 4 | 8 sixteenths per element; dtype float32 | bfloat16.
@@ -42,7 +42,7 @@ def get_config() -> ConfigDict:
         "clip_norm": 1.0,
         "ema_decay": 0.998,
         "condition_dropout": 0.15,  # 1.0 trains without conditioning
-        "condition_noise": 0.4,  # noise on the conditioning, most of it on z and velocity (training/blur.py)
+        "condition_noise": 0.7,  # noise on the conditioning, in deviations of the slots that pair (training/blur.py)
         "condition_forget": 0.2,  # how often groups of its slots are zeroed
         # Perception: given (z as stored) | frozen (z from limbs, by the chain as it is) | joint (the chain learns, too,
         # with `smoothness` times the squared rate of z*). initial: a checkpoint to start from, or "".

@@ -26,6 +26,7 @@ from eqdiff_jax.music.grid import BAR, REST
 from eqdiff_jax.types import Array, Change, Params, Predict
 
 GUIDANCE = 3.0  # the weight whose grids come closest to the descriptors of the pairs (of 1, 1.5, 2, 3)
+SCORING = 3.0
 PROCESS = absorbing(len(VOCABULARY))
 _LEGAL = LEGAL[:, None, :]  # [12, 1, 81]
 
@@ -68,9 +69,10 @@ def predictor(params: Params, conditioning: Array, guidance: Array | float = GUI
 @partial(jax.jit, static_argnames=("sampler",))
 def compose(key: Array, params: Params, conditioning: Array, previous: Array, *,
             previous_conditioning: Array | None = None, steps: Array | int = 0, temperature: Array | float = 0.0,
-            guidance: Array | float = GUIDANCE, kappa: Array | float = bounded_change.KAPPA,
-            idle: Array | int = bounded_change.IDLE, most: Array | int = bounded_change.MOST,
-            negative: Array | None = None, sampler: str = "analytic") -> Change:
+            guidance: Array | float = GUIDANCE, scoring: Array | float = SCORING,
+            kappa: Array | float = bounded_change.KAPPA, idle: Array | int = bounded_change.IDLE,
+            most: Array | int = bounded_change.MOST, negative: Array | None = None,
+            sampler: str = "analytic") -> Change:
     """The next grid, at most `budget` cells away from the previous one.
 
     Args:
@@ -82,6 +84,7 @@ def compose(key: Array, params: Params, conditioning: Array, previous: Array, *,
       previous_conditioning: what made `previous`, shaped as conditioning; None: only `idle` cells may change.
       steps, temperature: scalar or [B]; 0 takes them from the window's prediction_confidence (commitment).
       guidance: weight of classifier-free guidance, 1 for none.
+      scoring: the same weight where cells are scored that may have to go.
       negative: a conditioning to keep away from, shaped as conditioning (`predictor`).
       sampler: a name of `diffusion.SAMPLERS`.
       kappa, idle, most: the budget min(most, floor(kappa ||c - c_prev|| 384) + idle).
@@ -96,9 +99,9 @@ def compose(key: Array, params: Params, conditioning: Array, previous: Array, *,
         conditioning, previous_conditioning = conditioning[None], previous_conditioning[None]
         previous = jnp.asarray(previous)[None]
         negative = None if negative is None else negative[None]
-    change = transition(key, predictor(params, conditioning, guidance, negative), conditioning,
-                        jnp.asarray(previous, jnp.int32), previous_conditioning, steps=steps, temperature=temperature,
-                        kappa=kappa, idle=idle, most=most, sampler=sampler)
+    guided, judge = (predictor(params, conditioning, weight, negative) for weight in (guidance, scoring))
+    change = transition(key, guided, conditioning, jnp.asarray(previous, jnp.int32), previous_conditioning, judge=judge,
+                        steps=steps, temperature=temperature, kappa=kappa, idle=idle, most=most, sampler=sampler)
     return jax.tree.map(lambda x: x[0] if x.ndim else x, change) if single else change
 
 
@@ -119,9 +122,9 @@ def infill(key: Array, params: Params, conditioning: Array, tokens: Array, **kno
 
 
 def transition(key: Array, predict: Predict, conditioning: Array, previous: Array, previous_conditioning: Array, *,
-               steps: Array | int, temperature: Array | float, kappa: Array | float, idle: Array | int,
-               most: Array | int, sampler: str) -> Change:
-    """`compose` for any predictor, batched: budget, scoring, re-masking, sampling. Arguments as there."""
+               judge: Predict | None = None, steps: Array | int, temperature: Array | float, kappa: Array | float,
+               idle: Array | int, most: Array | int, sampler: str) -> Change:
+    """`compose` for any predictor, batched: budget, scoring by `judge`, re-masking, sampling. Arguments as there."""
     batch, mask, cells = conditioning.shape[0], PROCESS.mask, previous[0].size
     key_score, key_sample = jax.random.split(key)
     auto_steps, auto_temperature = commitment(conditioning[:, LAYOUT["prediction_confidence"]][:, 0])
@@ -137,7 +140,7 @@ def transition(key: Array, predict: Predict, conditioning: Array, previous: Arra
     # An empty grid has nothing to score: skip the two network calls when the whole batch is empty.
     likelihood = jax.lax.cond(
         jnp.all(empty), lambda: jnp.full(previous.shape, -jnp.inf),
-        lambda: bounded_change.cell_log_likelihood(key_score, predict, previous, mask))
+        lambda: bounded_change.cell_log_likelihood(key_score, judge or predict, previous, mask))
     start = bounded_change.remask_least_likely(likelihood, previous, allowed, mask)
     drawn = sample(key_sample, predict, PROCESS, previous.shape, sampler=SAMPLERS[sampler], steps=steps,
                    temperature=temperature, initial=start)

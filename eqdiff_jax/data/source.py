@@ -1,8 +1,10 @@
 """Prepared datasets as arrays, and the order in which training sees them: a function of (seed, step) alone.
 
-A dataset is the name of a config, or a mixture: "shippable*3+demo" takes three rows of the one for each of the other.
+A dataset is the name of a config, `logs:FOLDER` (session logs, as they were played), `midi:FOLDER` (a person's own MIDI
+files, paired as recorded music is), or a mixture: "shippable*3+demo" takes three rows of the one for each of the other.
 """
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -10,8 +12,9 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow_datasets as tfds
 
-from eqdiff_jax.data.paired_music import PairedConfig, PairedMusic
-from eqdiff_jax.data.pairs import ConductorPairs
+from eqdiff_jax.data.paired_music import PAIRED_CONFIGS, PairedConfig, PairedMusic
+from eqdiff_jax.data.pairs import ConductorPairs, PairsConfig
+from eqdiff_jax.data.real_grids import folder_config
 from eqdiff_jax.errors import InputError
 from eqdiff_jax.music.grid import SHAPE
 
@@ -34,14 +37,35 @@ class Mixture(NamedTuple):
     shares: tuple[int, ...]
 
 
+def config_of(name: str) -> PairsConfig | PairedConfig:
+    """The config of that name. Raises InputError for an unknown one, or a folder that holds nothing of the kind.
+
+    The config of a folder is called after what is in its files, so other files are another dataset.
+    """
+    kind, colon, folder = name.partition(":")
+    if kind == "logs" and colon:
+        logs = sorted(Path(folder).glob("**/*.jsonl"))
+        if not logs:
+            raise InputError(f"{name}: there are no session logs (.jsonl) in that folder; live.py --log writes them")
+        digest = hashlib.blake2b(digest_size=4)
+        for log in logs:
+            digest.update(repr((log.name, log.read_bytes())).encode())
+        return PairedConfig(name=f"logs-{digest.hexdigest()}", grids=None, sources=(), logs=logs)
+    if kind == "midi" and colon:
+        grids = folder_config(folder)
+        return PairedConfig(name=f"midi-{grids.name}", grids=grids, sources=PAIRED_CONFIGS["shippable"].sources)
+    if name not in CONFIGS:
+        raise InputError(f"unknown data config {name!r}: choose one of {', '.join(CONFIGS)}, logs:FOLDER, midi:FOLDER, "
+                         "or a mixture such as shippable*3+demo")
+    return CONFIGS[name]
+
+
 def parts(name: str) -> list[Part]:
     """The parts of a mixture "a*3+b". Raises InputError for a share that is no positive number, or an unknown name."""
     found = []
     for term in name.split("+"):
         part, _, share = term.strip().partition("*")
-        if part not in CONFIGS:
-            raise InputError(f"unknown data config {part!r}: choose one of {', '.join(CONFIGS)}, or a mixture such as "
-                             "shippable*3+demo")
+        config_of(part)
         if share and (not share.isdecimal() or int(share) < 1):
             raise InputError(f"{term!r} is no part of a mixture: write NAME or NAME*SHARE, a whole share from 1")
         found.append(Part(part, int(share or 1)))
@@ -51,7 +75,7 @@ def parts(name: str) -> list[Part]:
 def check(name: str) -> None:
     """Raise InputError for datasets that nobody knows, or whose recordings are not there."""
     for part in parts(name):
-        CONFIGS[part.name].require()
+        config_of(part.name).require()
 
 
 def prepare(name: str, data_dir: str | Path) -> tfds.core.GeneratorBasedBuilder:
@@ -59,10 +83,9 @@ def prepare(name: str, data_dir: str | Path) -> tfds.core.GeneratorBasedBuilder:
 
     Raises InputError for an unknown name, or recordings that are not there.
     """
-    if name not in CONFIGS:
-        raise InputError(f"unknown data config {name!r}: choose one of {', '.join(CONFIGS)}")
-    kind = PairedMusic if isinstance(CONFIGS[name], PairedConfig) else ConductorPairs
-    builder = kind(config=CONFIGS[name], data_dir=str(data_dir), file_format="array_record")
+    config = config_of(name)
+    kind = PairedMusic if isinstance(config, PairedConfig) else ConductorPairs
+    builder = kind(config=config, data_dir=str(data_dir), file_format="array_record")
     builder.download_and_prepare()
     return builder
 
@@ -90,17 +113,26 @@ def arrays(builder: tfds.core.GeneratorBasedBuilder, split: str) -> dict[str, np
 
 
 def mixture(name: str, data_dir: str | Path, split: str) -> Mixture:
-    """One split of a mixture, built under data_dir where it is not there already. Raises InputError."""
-    found = parts(name)
-    columns = [arrays(prepare(part.name, data_dir), split) for part in found]
-    fields = FIELDS if len(found) > 1 else tuple(columns[0])
+    """One split of a mixture, built under data_dir where it is not there already.
+
+    A part may lack a split that is held out. Raises InputError where training, or all parts, would be without rows.
+    """
+    builders = [(part, prepare(part.name, data_dir)) for part in parts(name)]
+    if split != "train":
+        builders = [(part, builder) for part, builder in builders if split in builder.info.splits]
+    lacking = [part.name for part, builder in builders if split not in builder.info.splits]
+    if lacking or not builders:
+        raise InputError(f"{', '.join(lacking) or name}: too few pieces or performances for a {split} split; add some, "
+                         "or mix it with another dataset")
+    columns = [arrays(builder, split) for _, builder in builders]
+    fields = FIELDS if len(columns) > 1 else tuple(columns[0])
     return Mixture({field: np.concatenate([column[field] for column in columns]) for field in fields},
-                   tuple(len(column["tokens"]) for column in columns), tuple(part.share for part in found))
+                   tuple(len(column["tokens"]) for column in columns), tuple(part.share for part, _ in builders))
 
 
 def motion_seed(name: str) -> int:
     """The seed of the motion chain that made a mixture's conditioning. Raises InputError where its parts differ."""
-    seeds = {CONFIGS[part.name].motion_seed for part in parts(name)}
+    seeds = {config_of(part.name).motion_seed for part in parts(name)}
     if len(seeds) > 1:
         raise InputError(f"{name}: its parts were made by chains of different seeds, {sorted(seeds)}: mix others")
     return seeds.pop()

@@ -237,7 +237,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="evaluate", description=__doc__.splitlines()[0],
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--checkpoint", default="checkpoints/default", help="weights folder or training workdir")
-    parser.add_argument("--data", default="demo", help=f"data config: {', '.join(data.CONFIGS)}")
+    parser.add_argument("--data", default="demo", help=f"data config: {', '.join(data.CONFIGS)}, "
+                        "logs:FOLDER or midi:FOLDER")
     parser.add_argument("--data_dir", default="runs/data", help="where the pairs are, or are built")
     parser.add_argument("--draws", type=int, default=default.draws, help="network calls per scored grid")
     parser.add_argument("--limit", type=int, help="score only so many held-out grids")

@@ -112,7 +112,7 @@ def _prepared(config: ConfigDict, workdir: Path) -> tuple[data.Mixture, dict[str
         train = data.mixture(config.data, folder, "train")
     held = data.mixture(config.data, folder, "validation").columns
     limbs = {} if config.perception == "given" else data.recordings(
-        data.CONFIGS[config.data].sources, ("train", "validation"))
+        data.config_of(config.data).sources, ("train", "validation"))
     count = len(held["tokens"])
     chosen = np.linspace(0, count - 1, min(config.validate_size, count)).astype(int)
     return train, rows_of(held, chosen, limbs), limbs
@@ -182,7 +182,7 @@ def check(config: ConfigDict, devices: int = 1) -> None:
                          "bfloat16")
     if config.perception not in MODES:
         raise InputError(f"unknown perception {config.perception!r}: choose one of {', '.join(MODES)}")
-    if config.perception != "given" and not hasattr(data.CONFIGS.get(config.data), "sources"):
+    if config.perception != "given" and ("+" in config.data or not getattr(data.config_of(config.data), "sources", ())):
         raise InputError(f"perception {config.perception} needs the limbs behind the pairs, which {config.data} does "
                          "not keep: use shippable or experiment")
     if config.tensorboard:

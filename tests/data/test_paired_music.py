@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_pairs import COUNTS, TINY, made_grids
+from songs import band, midi
 
-from eqdiff_jax import motion
+from eqdiff_jax import data, motion
 from eqdiff_jax.conditioning import LAYOUT
 from eqdiff_jax.data import movement, paired_music, pairing, sessions
 from eqdiff_jax.data.paired_music import MASK, PairedConfig, PairedMusic, legal_shifts, of_observed, transposed
@@ -168,8 +169,39 @@ def test_a_log_joins_the_split_of_its_name(tmp_path):
     rows = built(PairedConfig(name="logs", grids=None, sources=(), logs=logs), tmp_path)
     homes = {row["clip"].decode(): split for split, found in rows.items() for row in found}
     assert homes == {log.stem: movement.hashed_split(log.stem) for log in logs}
-    alone = built(PairedConfig(name="one", grids=None, sources=(), logs=logs[:1]), tmp_path)
-    assert list(alone) == [movement.hashed_split("night0")] and len(alone[movement.hashed_split("night0")]) == 1
+
+
+def test_logs_of_a_folder_are_a_dataset_and_a_part_of_a_mixture(tmp_path):
+    held = next(name for name in map("night{}".format, range(99)) if movement.hashed_split(name) == "test")
+    write(tmp_path / f"{held}.jsonl", [snapshot(0), snapshot(1)])
+    name, where = f"logs:{tmp_path}", tmp_path / "data"
+    data.check(name)
+    alone = data.mixture(name, where, "train")  # one night, whatever its hash says: there is nothing else to learn from
+    np.testing.assert_array_equal(alone.columns["tokens"], np.zeros((2, 12, 32)))
+    with pytest.raises(InputError, match="too few .* validation split; add some, or mix"):
+        data.mixture(name, where, "validation")
+    both = data.mixture(f"tiny+{name}", where, "train")
+    assert both.sizes[1] == 2 and both.shares == (1, 1)
+    assert data.mixture(f"tiny+{name}", where, "validation").sizes == data.mixture("tiny", where, "validation").sizes
+    before = data.config_of(name).name
+    write(tmp_path / "another.jsonl", [snapshot(2)])
+    assert data.config_of(name).name != before  # other files, another dataset
+
+
+def test_midi_files_of_a_folder_are_a_dataset(tmp_path, monkeypatch):
+    for i in range(8):
+        (tmp_path / f"song{i}.mid").write_bytes(midi(band(i)))
+    monkeypatch.setitem(paired_music.PAIRED_CONFIGS, "shippable", PairedConfig(name="x", grids=None, sources=(TINY,)))
+    columns = data.mixture(f"midi:{tmp_path}", tmp_path / "data", "train").columns
+    assert set(columns["source"]) == {b"folder"} and len(columns["tokens"]) >= 8
+
+
+@pytest.mark.parametrize(("name", "says"), [
+    ("logs:nowhere", "no session logs"), ("midi:nowhere", "nowhere"), ("midi", "unknown data config 'midi'")])
+def test_a_folder_without_them(name, says, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=says):
+        data.check(name)
 
 
 @pytest.mark.parametrize(("change", "words"), [

@@ -1,7 +1,6 @@
 """The Roformer: sizes, rotary embedding, conditioning paths, batch independence."""
 
-import importlib.util
-from pathlib import Path
+import importlib
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +15,7 @@ TOKENS, EMBEDDING = jnp.zeros((1, 12, 32), jnp.int32), jnp.zeros((1, 768))
 
 
 def config(name):
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).parents[2] / "configs" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config()
+    return importlib.import_module(f"configs.{name}").get_config()
 
 
 def size(net):

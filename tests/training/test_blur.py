@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from eqdiff_jax.conditioning import LAYOUT, SIZE
-from eqdiff_jax.training.blur import GROUPS, OTHERS, blur
+from eqdiff_jax.training.blur import DEVIATION, GROUPS, OTHERS, PAIRED, blur
 
 DRAWS = 4000
 
@@ -25,9 +25,10 @@ def test_noise_has_the_stated_deviation_in_every_slot():
     found, conditioning = _draws(noise=0.4, forget=0.0)
     deviation, mean = found.std(0, dtype=float), found.mean(0, dtype=float) - conditioning
     for name, place in LAYOUT.items():
-        expected = {"z": 0.4, "velocity": 0.4, "genre": 0.0, "activations": 0.0}.get(name, 0.4 * OTHERS)
-        np.testing.assert_allclose(deviation[place], expected, rtol=0.08, atol=1e-6)
-    assert np.abs(mean).max() < 5 * 0.4 / np.sqrt(DRAWS)
+        weight = {"genre": 0.0, "activations": 0.0, **dict.fromkeys(PAIRED, 1.0)}.get(name, OTHERS)
+        np.testing.assert_allclose(deviation[place], 0.4 * weight * DEVIATION[name], rtol=0.08, atol=1e-6)
+    assert sorted(PAIRED) == ["bpm", "curvature", "grounding", "periodicity", "prediction_confidence", "tension"]
+    assert (np.abs(mean) <= 5 * deviation / np.sqrt(DRAWS) + 1e-6).all()
 
 
 def test_groups_are_forgotten_whole_and_apart():

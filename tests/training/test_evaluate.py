@@ -1,14 +1,13 @@
 """The evaluation, as its command runs it, on a tiny network: its figures, its files, what it refuses."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs.tiny import get_config
 from eqdiff_jax import data, motion
 from eqdiff_jax.composer import PROCESS, posterior
 from eqdiff_jax.conditioning import LAYOUT
@@ -21,7 +20,6 @@ from eqdiff_jax.training.evaluate import Settings, _by_source, check, evaluate, 
 from eqdiff_jax.training.score import Scored, compare, groups, observed, rate, score
 from eqdiff_jax.training.state import init_params
 
-ROOT = Path(__file__).parents[2]
 SMALL = Settings(draws=2, limit=9, samples=8, steps=2)
 FLAGS = ["--data", "tiny", "--draws", "2", "--limit", "9", "--samples", "8", "--steps", "2"]
 
@@ -30,10 +28,7 @@ FLAGS = ["--data", "tiny", "--draws", "2", "--limit", "9", "--samples", "8", "--
 def world(tmp_path_factory):
     """(folder, parameters of a random network, the tiny pairs); the folder holds weights/ and data/."""
     folder = tmp_path_factory.mktemp("evaluation")
-    spec = importlib.util.spec_from_file_location("tiny", ROOT / "configs" / "tiny.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config()
+    config = get_config()
     config.depth = 1
     chain, rng = motion.init_params(jax.random.key(0)), np.random.default_rng(0)
     params = jax.tree.map(lambda x: x + 0.05 * rng.normal(size=x.shape), init_params(jax.random.key(1), config))

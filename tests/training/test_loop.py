@@ -65,6 +65,7 @@ def _interrupted(config, workdir, after):
         train_and_evaluate(config, workdir)
 
 
+KILLS = 6  # at most
 RUN = """
 import sys; sys.path.insert(0, "tests")
 import jax
@@ -79,8 +80,10 @@ train_and_evaluate(tiny(data, **changes), workdir)
 
 
 def start(data_dir, workdir, *, devices=1, process=-1, address="", **changes):
-    """The tiny run in a process of its own; process 0 or 1 of two that meet at the address."""
-    env = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "JAX_PLATFORMS": "cpu"}
+    """The tiny run in a process of its own; process 0 or 1 of two that meet at the address. Compiles what is new."""
+    env = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "JAX_PLATFORMS": "cpu",
+           "JAX_COMPILATION_CACHE_DIR": str(data_dir.parent / "cache"),
+           "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3"}
     return subprocess.Popen([sys.executable, "-c", RUN, str(data_dir), str(workdir), repr(changes), str(process),
                              address], cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -115,7 +118,7 @@ def test_killed_at_random_moments_the_trace_is_the_same_to_the_bit(trained, tmp_
     while True:
         run = start(root / "data", tmp_path / "cut", **changes)
         try:
-            _, errors = run.communicate(timeout=float(rng.uniform(4.0, 12.0)) if kills < 6 else 300)
+            _, errors = run.communicate(timeout=float(rng.uniform(4.0, 10.0)) if kills < KILLS else 300)
         except subprocess.TimeoutExpired:
             run.send_signal(signal.SIGKILL)
             run.communicate()
