@@ -17,15 +17,16 @@ from eqdiff_jax.conditioning import LAYOUT, SIZE
 from eqdiff_jax.data.pairing import ASKED
 from eqdiff_jax.types import Array
 
-TRUE = ("genre", "activations")  # belong to the music: no noise
-PAIRED = (*ASKED, "bpm")  # what music met movement by: `noise` times their deviation
+TRUE = ("genre",)  # belongs to the music: no noise
+# What music met movement by, and what it played before, which tells a piece: `noise` times their deviation.
+TRUSTED = (*ASKED, "bpm", "activations")
 OTHERS = 8.0  # times as much in all other slots
 GROUPS = (("z", "velocity"), ("activations",), ("section",), ("genre",))  # forgotten together
 
 _SHARE = np.zeros(SIZE, np.float32)
 _GROUP = np.zeros(SIZE, int)  # 0: never forgotten, n: with GROUPS[n - 1]
 for _name, _place in LAYOUT.items():
-    _SHARE[_place] = 0.0 if _name in TRUE else 1.0 if _name in PAIRED else OTHERS
+    _SHARE[_place] = 0.0 if _name in TRUE else 1.0 if _name in TRUSTED else OTHERS
 for _number, _names in enumerate(GROUPS, 1):
     for _name in _names:
         _GROUP[LAYOUT[_name]] = _number
@@ -47,7 +48,7 @@ def spread(conditioning: np.ndarray, paired: np.ndarray) -> Spread:
 def blur(key: Array, conditioning: Array, over: Spread, *, noise: float, forget: float) -> Array:
     """m + (c - m + n s e) / sqrt(1 + n^2), e ~ N(0, I), then each of GROUPS zeroed with probability `forget`. [104]
 
-    m, s: mean and deviation of the slot. n: `noise` on the slots of PAIRED, 0 on those of TRUE, elsewhere OTHERS times
+    m, s: mean and deviation of the slot. n: `noise` on the slots of TRUSTED, 0 on those of TRUE, elsewhere OTHERS times
     `noise`. Zero is what a slot holds that nothing is known of (`conditioning.assemble`).
     """
     key_noise, key_forget = jax.random.split(key)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from eqdiff_jax.conditioning import LAYOUT, SIZE
-from eqdiff_jax.training.blur import GROUPS, OTHERS, PAIRED, TRUE, Spread, blur, spread
+from eqdiff_jax.training.blur import GROUPS, OTHERS, TRUE, TRUSTED, Spread, blur, spread
 
 DRAWS = 4000
 RNG = np.random.default_rng(0)
@@ -25,11 +25,12 @@ def test_off_changes_nothing():
 
 
 def test_a_slot_keeps_the_stated_share_of_itself():
-    assert sorted(PAIRED) == ["bpm", "curvature", "grounding", "periodicity", "prediction_confidence", "tension"]
+    assert sorted(TRUSTED) == ["activations", "bpm", "curvature", "grounding", "periodicity", "prediction_confidence",
+                               "tension"]
     conditioning = np.linspace(0.5, 1.5, SIZE, dtype=np.float32)
     found = _draws(conditioning, noise=0.5, forget=0.0)
     for name, place in LAYOUT.items():
-        n = 0.5 * (0.0 if name in TRUE else 1.0 if name in PAIRED else OTHERS)
+        n = 0.5 * (0.0 if name in TRUE else 1.0 if name in TRUSTED else OTHERS)
         mean, s = OVER.mean[place], OVER.deviation[place]
         np.testing.assert_allclose(found[:, place].std(0, dtype=float), s * n / np.hypot(1, n), rtol=0.08, atol=1e-6)
         np.testing.assert_allclose(found[:, place].mean(0, dtype=float), mean + (conditioning[place] - mean) / np.hypot(
