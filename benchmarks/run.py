@@ -22,7 +22,6 @@ from eqdiff_jax.composer import PROCESS, predictor
 from eqdiff_jax.denoiser import multiply_adds
 from eqdiff_jax.diffusion import sample
 from eqdiff_jax.parallel import data_parallel, replicate, shard
-from eqdiff_jax.training.blur import Spread
 from eqdiff_jax.training.state import init_params, init_state, network
 from eqdiff_jax.training.step import make_step
 
@@ -92,8 +91,7 @@ def training(name: str, rounds: int, batch: int = 8) -> list[str]:
     cfg = config(name)
     cfg.update({"batch": batch, "dtype": "float32", "remat": False})
     state = [replicate(init_state(jax.random.key(0), cfg))]
-    over = Spread(np.zeros(104, np.float32), np.ones(104, np.float32))
-    step, rng = data_parallel(make_step(cfg, over)), np.random.default_rng(0)
+    step, rng = data_parallel(make_step(cfg)), np.random.default_rng(0)
     part = {"tokens": np.zeros((batch, 12, 32), np.int32), "observed": np.ones((batch, 12), bool),
             "conditioning": rng.normal(size=(batch, 104)).astype(np.float32), "paired": np.ones(batch, bool),
             "place": np.arange(batch, dtype=np.int32)}

@@ -42,7 +42,7 @@ def get_config() -> ConfigDict:
         "clip_norm": 1.0,
         "ema_decay": 0.998,
         "condition_dropout": 0.15,  # 1.0 trains without conditioning
-        "condition_noise": 0.7,  # noise on the conditioning, in deviations of the slots that pair (training/blur.py)
+        "condition_noise": 0.4,  # noise on the conditioning, most of it on z and velocity (training/blur.py)
         "condition_forget": 0.2,  # how often groups of its slots are zeroed
         # Perception: given (z as stored) | frozen (z from limbs, by the chain as it is) | joint (the chain learns, too,
         # with `smoothness` times the squared rate of z*). initial: a checkpoint to start from, or "".

@@ -26,7 +26,7 @@ from eqdiff_jax.music.grid import BAR, REST
 from eqdiff_jax.types import Array, Change, Params, Predict
 
 GUIDANCE = 3.0  # the weight whose grids come closest to the descriptors of the pairs (of 1, 1.5, 2, 3)
-SCORING = 3.0
+SCORING = 10.0  # finds cells, rests too, that the movement speaks against (docs/training.md)
 PROCESS = absorbing(len(VOCABULARY))
 _LEGAL = LEGAL[:, None, :]  # [12, 1, 81]
 

@@ -83,6 +83,29 @@ def test_ten_thousand_transitions_keep_their_budget():
     assert min(used) > 0.9  # the budget is used, not merely respected
 
 
+def test_the_judge_says_which_cells_may_go():
+    """Whatever the sampler's law would rather have changed: all else is clamped."""
+    rng = np.random.default_rng(0)
+    tokens = np.stack([rng.choice(np.flatnonzero(LEGAL[t]), (1, 32)) for t in range(12)], axis=1)
+    spoken_against = np.zeros(tokens.shape, bool)
+    spoken_against.reshape(1, -1)[0, rng.permutation(384)[:20]] = True
+    likes = np.where(spoken_against, 0.0, 9.0)[..., None] * np.eye(81)[tokens]
+    c = jax.random.normal(jax.random.key(0), (1, 104))
+    change = transition(jax.random.key(1), random_predictor(3)(c), c, jnp.asarray(tokens), c + 1.0,
+                        judge=lambda tokens, t: legal_log_posterior(jnp.asarray(likes), LEGAL[:, None]), steps=4,
+                        temperature=1.0, kappa=0.05, idle=20, most=20, sampler="analytic")
+    changed = np.asarray(change.tokens) != tokens
+    assert int(change.budget[0]) == 20 and changed.sum() > 10 and not (changed & ~spoken_against).any()
+
+
+def test_the_weight_of_scoring_chooses_cells_and_nothing_else(params):
+    grid = compose(jax.random.key(0), params, conditioning(0), EMPTY, scoring=3.0).tokens
+    np.testing.assert_array_equal(grid, compose(jax.random.key(0), params, conditioning(0), EMPTY, scoring=30.0).tokens)
+    a, b = (compose(jax.random.key(1), params, conditioning(1), grid, scoring=w, idle=100, temperature=3.0)
+            for w in (0.0, 30.0))
+    assert (np.asarray(a.tokens) != b.tokens).any() and int(a.budget) == int(b.budget) == 100
+
+
 def test_two_motions_from_one_grid_stay_within_the_sum_of_budgets(params):
     grid = compose(jax.random.key(0), params, conditioning(0), EMPTY).tokens
     for seed, shift in ((1, 0.01), (2, 0.1), (3, 0.5)):

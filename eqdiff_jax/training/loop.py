@@ -19,7 +19,6 @@ from eqdiff_jax import data, motion
 from eqdiff_jax.errors import InputError
 from eqdiff_jax.parallel import data_parallel, first_to_all, is_first, part, replicate, shard, unreplicate
 from eqdiff_jax.training import checkpoint
-from eqdiff_jax.training.blur import spread
 from eqdiff_jax.training.objective import OBJECTIVES
 from eqdiff_jax.training.perception import MODES, perceived
 from eqdiff_jax.training.preview import preview
@@ -54,8 +53,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
     state = first_to_all(checkpoint.restore(checkpoints, state) if checkpoints else state)
     first = int(state.step)
     log = _Log(workdir, config, first)
-    over = spread(train.columns["conditioning"], train.columns["paired"])
-    step_fn = data_parallel(make_step(config, over))
+    step_fn = data_parallel(make_step(config))
     state = replicate(state)
 
     losses, mine = [], part(config.batch)

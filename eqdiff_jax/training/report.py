@@ -51,7 +51,7 @@ def markdown(found: Evaluation, checkpoint: str, data: str) -> str:
         "## Bits per cell",
         f"{found.examples} held-out grids of {cells} cells; tracks that a source cannot speak of are left out. A bound "
         "is an upper one. Standard errors are over pieces, within which windows may depend on each other.",
-        _table(("law", "bits per observed cell", "standard error", "kind", "more than this checkpoint"),
+        _table(("law", "bits per observed cell", "standard error", "kind", "more than the first"),
                [(r["name"], _n(r["bits"], 4), _n(r["stderr"], 4), r["kind"],
                  _pm(r["excess"]["bits"], r["excess"]["stderr"], 4) if i else "–") for i, r in enumerate(found.bits)]),
         _table(("law", *TRACKS), [(name, *(_n(row[t]["bits"], 3) for t in TRACKS))

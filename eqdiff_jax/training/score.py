@@ -8,11 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from eqdiff_jax.composer import PROCESS, posterior
+from eqdiff_jax.composer import PROCESS, posterior, predictor
 from eqdiff_jax.diffusion.losses import lambda_cross_entropy
 from eqdiff_jax.music.grid import SHAPE, STEPS
 from eqdiff_jax.training import baselines
 from eqdiff_jax.types import Array, Params
+
+TRUSTS = (0.25, 0.5, 0.75, 1.0)  # guidance weights to choose from on validation rows
+FITTED_ON = 128  # rows, at most
 
 # tokens [N, 12, 32], conditioning [N, 104], clip [N]; where the data has them observed [N, 12], paired [N] (False: no
 # movement belongs to the row, its conditioning means nothing), source [N], piece [N].
@@ -35,32 +38,34 @@ class Rate(NamedTuple):
 
 
 def score(key: Array, params: Params, columns: Columns, *, draws: int = 16, batch: int = 32,
-          given: bool = True, quiet: bool = True) -> np.ndarray:
+          guidance: float = 1.0, quiet: bool = True) -> np.ndarray:
     """Bound on the code length of each track of each grid, in bits: [N, 12], 0 for a track that is not observed.
 
         sum over the track's cells i of E_lambda [ i masked ] -log2 mu_i(x_i | cells not masked)/lambda
 
     The terms of `diffusion.nelbo` (lambda-DCE) gathered by track: their sum over tracks is the same bound, with the
     same noise. Cells not observed stay masked in the network's input and cost nothing, so what is bounded is the law
-    of the observed ones. given=False: without the conditioning, as rows that are not paired always are. The key is
-    consumed.
+    of the observed ones. guidance: mu ~ mu_c^w mu_u^(1 - w), between the conditional (1) and the unconditional law (0),
+    which rows that are not paired always have. The key is consumed.
     """
     count, made = len(columns["tokens"]), []
-    seen, conditioned = observed(columns), paired(columns) & given
+    seen, weight = observed(columns), np.float32(guidance) * paired(columns)
     music = {name: params[name] for name in ("encoder", "denoiser")}
-    for start in tqdm(range(0, count, batch), desc="scoring" if given else "scoring, unconditioned",
-                      disable=quiet or None):
+    for start in tqdm(range(0, count, batch), desc=f"scoring, guidance {guidance:g}", disable=quiet or None):
         rows = np.minimum(np.arange(start, start + batch), count - 1)
         made.append(np.asarray(_track_nats(
             jax.random.fold_in(key, start), music, columns["tokens"][rows], seen[rows], columns["conditioning"][rows],
-            conditioned[rows], draws)))
+            weight[rows], draws, guidance not in (0.0, 1.0))))
     return np.concatenate(made)[:count] / np.log(2.0)
 
 
-@partial(jax.jit, static_argnums=6)
-def _track_nats(key, params, tokens, seen, conditioning, given, draws):
+@partial(jax.jit, static_argnums=(6, 7))
+def _track_nats(key, params, tokens, seen, conditioning, weight, draws, mixed):
     n, seen = len(tokens), seen[..., None]
-    predict = posterior(params, conditioning, given)
+    if mixed:
+        predict = predictor(params, conditioning, weight[:, None, None, None])
+    else:
+        predict = posterior(params, conditioning, weight > 0)
     tokens = jnp.where(seen, tokens, 0).astype(jnp.int32)
     shift = jax.random.uniform(key, (n,))
 
@@ -72,6 +77,17 @@ def _track_nats(key, params, tokens, seen, conditioning, given, draws):
         return total + lambda_cross_entropy(logits, tokens, masked & seen, jnp.maximum(level, 1e-9)).sum(-1)
 
     return jax.lax.fori_loop(0, draws, one, jnp.zeros((n, SHAPE[0]))) / draws
+
+
+def fit_trust(key: Array, params: Params, validation: Columns, *, draws: int = 16, quiet: bool = True) -> float:
+    """The guidance weight of TRUSTS with the fewest bits on at most FITTED_ON validation rows. The key is consumed.
+
+    Pairs of held-out pieces and movements are looser than those of training, so less than 1 may be right.
+    """
+    count = len(validation["tokens"])
+    rows = np.unique(np.linspace(0, count - 1, min(count, FITTED_ON)).astype(int))
+    part = {name: column[rows] for name, column in validation.items()}
+    return min(TRUSTS, key=lambda w: score(key, params, part, draws=draws, guidance=w, quiet=quiet).sum())
 
 
 def observed(columns: Columns) -> np.ndarray:
@@ -107,10 +123,13 @@ def rate(bits: np.ndarray, seen: np.ndarray, members: np.ndarray) -> Rate:
 
 def compare(key: Array, params: Params, markov: baselines.Markov, train: Columns, validation: Columns, test: Columns, *,
             draws: int = 16, quiet: bool = True) -> list[Scored]:
-    """The network, with and without its conditioning, and the baselines, on `test`. The key is consumed.
+    """The network at three guidance weights, and the baselines, on `test`. The key is consumed.
 
-    Baselines count on `train`; the neighbour's share is fitted on `validation`, as the Markov mixture's weights are.
+    The weights: the best of TRUSTS on `validation`, 1 (the conditional law), 0 (the unconditional one). Baselines count
+    on `train`; the neighbour's share is fitted on `validation`, too, as the Markov mixture's weights are.
     """
+    key_trust, key = jax.random.split(key)
+    trust = fit_trust(key_trust, params, validation, draws=draws, quiet=quiet)
     seen = observed(test)
     law, flat = (baselines.unigram(train["tokens"], observed(train), steps=steps) for steps in (True, False))
     near = {name: train["tokens"][baselines.nearest(train["conditioning"], part["conditioning"])]
@@ -123,7 +142,7 @@ def compare(key: Array, params: Params, markov: baselines.Markov, train: Columns
         "unigram per cell": baselines.code_length(law, test["tokens"], seen),
         "unigram per track": baselines.code_length(flat, test["tokens"], seen)}
     return [
-        Scored("this checkpoint", "bound", score(key, params, test, draws=draws, quiet=quiet)),
-        Scored("the same network, unconditioned", "bound",
-               score(key, params, test, draws=draws, given=False, quiet=quiet)),
+        *(Scored(name, "bound", score(key, params, test, draws=draws, guidance=guidance, quiet=quiet))
+          for name, guidance in ((f"this checkpoint, guidance {trust:g} (fitted)", trust),
+                                 ("this checkpoint, guidance 1", 1.0), ("the same network, unconditioned", 0.0))),
         *(Scored(name, "exact", bits.sum(-1)) for name, bits in exact.items())]

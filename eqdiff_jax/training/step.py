@@ -18,7 +18,7 @@ from eqdiff_jax.diffusion import antithetic_times, legal_log_posterior
 from eqdiff_jax.music import LEGAL
 from eqdiff_jax.music.grid import REST
 from eqdiff_jax.parallel import AXIS
-from eqdiff_jax.training.blur import Spread, blur
+from eqdiff_jax.training.blur import blur
 from eqdiff_jax.training.objective import OBJECTIVES
 from eqdiff_jax.training.perception import perceive
 from eqdiff_jax.training.state import TrainState, network, optimizer
@@ -36,16 +36,15 @@ class Sums(NamedTuple):
     roughness: Array  # of z*, times the example's cells
 
 
-def make_loss(config: ConfigDict, over: Spread) -> Callable[[Params, Array, Batch], tuple[Array, Sums]]:
+def make_loss(config: ConfigDict) -> Callable[[Params, Array, Batch], tuple[Array, Sums]]:
     """loss(params, key, batch) -> (what is minimised, summed over cells; its parts).
 
     batch: tokens int32 [B, 12, 32], observed bool [B, 12], conditioning [B, 104], paired bool [B], place int32 [B], the
     example's number in the global batch of `config.batch`. Tracks that are not observed stay masked and cost nothing.
     Where `paired` is False, and else with probability `condition_dropout`, the null embedding takes the place of the
     conditioning (for classifier-free guidance); a probability of 1 trains without. Times are stratified over the global
-    batch (`antithetic_times`). The conditioning, which varies as `over` says, is blurred (blur.py). With
-    config.perception frozen or joint the batch has limbs and inside, too, and z comes from them (perception.py); joint
-    adds smoothness * roughness per cell.
+    batch (`antithetic_times`). The conditioning is blurred (blur.py). With config.perception frozen or joint the batch
+    has limbs and inside, too, and z comes from them (perception.py); joint adds smoothness * roughness per cell.
     """
     net, objective = network(config), OBJECTIVES[config.loss]
 
@@ -66,9 +65,8 @@ def make_loss(config: ConfigDict, over: Spread) -> Callable[[Params, Array, Batc
         if config.perception != "given":
             chain = params["motion"] if config.perception == "joint" else jax.lax.stop_gradient(params["motion"])
             conditioning, roughness = perceive(chain, conditioning, batch["limbs"], batch["inside"])
-        blurred = jax.vmap(lambda place, c: blur(
-            jax.random.fold_in(key_blur, place), c, over, noise=config.condition_noise,
-            forget=config.condition_forget))(place, conditioning)
+        blurred = jax.vmap(lambda place, c: blur(jax.random.fold_in(key_blur, place), c, noise=config.condition_noise,
+                                                 forget=config.condition_forget))(place, conditioning)
         embedding = encoder.apply({"params": params["encoder"]}, blurred)
         logits = net.apply({"params": params["denoiser"]}, jnp.where(observed, noisy, PROCESS.mask), embedding, given)
         cost = objective.cost(legal_log_posterior(cast(Array, logits), _LEGAL), tokens, noisy, level)
@@ -79,8 +77,7 @@ def make_loss(config: ConfigDict, over: Spread) -> Callable[[Params, Array, Batc
     return loss
 
 
-def make_step(config: ConfigDict,
-              over: Spread) -> Callable[[TrainState, Array, Batch], tuple[TrainState, dict[str, Array]]]:
+def make_step(config: ConfigDict) -> Callable[[TrainState, Array, Batch], tuple[TrainState, dict[str, Array]]]:
     """step(state, key, batch) -> (state, metrics) for one device inside the pmap of parallel.py.
 
     The key is the same on every device. The device's part of the batch is worked off in `accumulate` pieces, whose
@@ -88,7 +85,7 @@ def make_step(config: ConfigDict,
     step is that of the mean cost per observed cell, however the batch is cut. EMA decay: min(ema_decay,
     (1 + step) / (10 + step)).
     """
-    loss, transform = make_loss(config, over), optimizer(config)
+    loss, transform = make_loss(config), optimizer(config)
 
     def step(state: TrainState, key: Array, batch: Batch):
         pieces = jax.tree.map(lambda x: x.reshape(config.accumulate, -1, *x.shape[1:]), batch)

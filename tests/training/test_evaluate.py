@@ -11,13 +11,13 @@ from configs.tiny import get_config
 from eqdiff_jax import data, motion
 from eqdiff_jax.composer import PROCESS, posterior
 from eqdiff_jax.conditioning import LAYOUT
-from eqdiff_jax.diffusion import nelbo
+from eqdiff_jax.diffusion import classifier_free, nelbo
 from eqdiff_jax.diffusion.bounded_change import MOST
 from eqdiff_jax.errors import InputError
 from eqdiff_jax.music import LEGAL, instrument_activations
 from eqdiff_jax.training import baselines, checkpoint, report, systems
 from eqdiff_jax.training.evaluate import Settings, _by_source, check, evaluate, main
-from eqdiff_jax.training.score import Scored, compare, groups, observed, rate, score
+from eqdiff_jax.training.score import TRUSTS, Scored, compare, fit_trust, groups, observed, rate, score
 from eqdiff_jax.training.state import init_params
 
 SMALL = Settings(draws=2, limit=9, samples=8, steps=2)
@@ -73,13 +73,35 @@ def test_tracks_that_are_not_observed_cost_nothing_and_are_not_read(world):
 def test_unconditioned_scores_do_not_read_the_conditioning(world):
     columns = _columns(world)
     other = columns | {"conditioning": columns["conditioning"][::-1]}
-    a, b, c = (score(jax.random.key(0), world[1], part, draws=2, given=given)
-               for part, given in ((columns, False), (other, False), (columns, True)))
+    a, b, c = (score(jax.random.key(0), world[1], part, draws=2, guidance=guidance)
+               for part, guidance in ((columns, 0.0), (other, 0.0), (columns, 1.0)))
     np.testing.assert_array_equal(a, b)
     assert not np.allclose(a, c)
     some = columns | {"paired": np.arange(6) % 2 == 0}
     d = score(jax.random.key(0), world[1], some, draws=2)
     np.testing.assert_allclose(d, np.where(some["paired"][:, None], c, a), rtol=1e-5)
+
+
+def test_a_guided_score_is_that_of_the_guided_law(world):
+    columns, key = _columns(world) | {"paired": np.arange(6) % 3 > 0}, jax.random.key(3)
+    bits = score(key, world[1], columns, draws=4, guidance=0.3)
+    rows = np.minimum(np.arange(32), 5)
+    c = jnp.asarray(columns["conditioning"][rows])
+    both = [posterior(world[1], c, jnp.full(32, given)) for given in (True, False)]
+
+    def predict(tokens, t):
+        w = 0.3 * jnp.asarray(columns["paired"])[rows][:, None, None, None]
+        return classifier_free(*(one(tokens, t) for one in both), w)
+
+    expected = nelbo(jax.random.fold_in(key, 0), predict, PROCESS, jnp.asarray(columns["tokens"][rows]), draws=4)
+    np.testing.assert_allclose(bits.sum(1) / 384, np.asarray(expected.per_example[:6]) / np.log(2), rtol=1e-4)
+
+
+def test_the_fitted_guidance_is_the_best_on_validation(world):
+    columns = _columns(world)
+    found = fit_trust(jax.random.key(3), world[1], columns, draws=2)
+    totals = {w: score(jax.random.key(3), world[1], columns, draws=2, guidance=w).sum() for w in TRUSTS}
+    assert found == min(totals, key=totals.get) and len(set(totals.values())) == len(TRUSTS)
 
 
 def test_rate_is_the_mean_per_cell_with_the_error_of_groups():
@@ -158,10 +180,11 @@ def test_every_law_is_scored_on_the_same_cells(world):
     train, validation, test = (data.arrays(world[2], split) for split in ("train", "validation", "test"))
     markov = baselines.fit_markov(train["tokens"], validation["tokens"])
     scored = compare(jax.random.key(0), world[1], markov, train, validation, test, draws=2)
-    assert [s.kind for s in scored] == ["bound"] * 2 + ["exact"] * 4
+    assert [s.kind for s in scored] == ["bound"] * 3 + ["exact"] * 4
     assert all(s.bits.shape == (len(test["tokens"]), 12) and np.isfinite(s.bits).all() for s in scored)
     means = {s.name: rate(s.bits, observed(test), groups(test)).bits for s in scored}
-    assert means["Markov within tracks"] < means["unigram per cell"] < means["this checkpoint"]  # which is random
+    # The network is random.
+    assert means["Markov within tracks"] < means["unigram per cell"] < means["this checkpoint, guidance 1"]
 
 
 def test_the_report_names_every_system_and_every_figure(found):
@@ -192,7 +215,7 @@ def test_the_command_writes_everything_and_the_same_again(world, found, tmp_path
     assert (out / "report.md").read_text() in printed
     assert (out / "report.md").read_text() == report.markdown(found, str(folder / "weights"), "tiny")
     written = json.loads((out / "report.json").read_text())
-    assert written["data"] == "tiny" and written["examples"] == 9 and len(written["tracks"]) == 6
+    assert written["data"] == "tiny" and written["examples"] == 9 and len(written["tracks"]) == 7
     assert all((out / f"{name}.png").read_bytes()[:4] == b"\x89PNG" for name in ("bits", "fidelity", "nearest"))
 
 
@@ -209,7 +232,7 @@ def test_what_a_source_cannot_say_and_rows_without_movement_are_left_out(world, 
 
     monkeypatch.setattr(data, "arrays", partly)
     got = evaluate(world[1], world[2], SMALL)
-    assert np.isnan(got.tracks["this checkpoint"]["BASS"]["bits"])
+    assert np.isnan(got.tracks["this checkpoint, guidance 1"]["BASS"]["bits"])
     assert all(np.isfinite(row["bits"]) for row in got.bits) and set(got.sources) == {"one", "two"}
     pairs = got.fidelity[-1]["pairs"]
     assert np.isnan(pairs["grounding -> bass_weight"]["rho"])  # no bass is observed

@@ -10,13 +10,11 @@ from eqdiff_jax.composer import PROCESS
 from eqdiff_jax.diffusion import legal_log_posterior
 from eqdiff_jax.errors import InputError
 from eqdiff_jax.music import LEGAL, VOCABULARY
-from eqdiff_jax.training.blur import Spread
 from eqdiff_jax.training.objective import AUXILIARY, OBJECTIVES
 from eqdiff_jax.training.state import init_params
 from eqdiff_jax.training.step import make_loss
 
 BATCH = 1024
-OVER = Spread(np.zeros(104, np.float32), np.ones(104, np.float32))
 
 
 def _law() -> np.ndarray:
@@ -53,7 +51,7 @@ def test_every_objective_has_the_mean_of_the_exact_code_length(name):
 def test_unobserved_tracks_say_and_cost_nothing(name, tmp_path):
     config = tiny(tmp_path, loss=name, batch=8)
     params = init_params(jax.random.key(0), config)
-    loss = jax.jit(jax.value_and_grad(make_loss(config, OVER), has_aux=True))
+    loss = jax.jit(jax.value_and_grad(make_loss(config), has_aux=True))
     rng = np.random.default_rng(0)
     batch = {"tokens": np.zeros((8, 12, 32), np.int32), "conditioning": np.float32(rng.normal(size=(8, 104))),
              "observed": np.arange(12)[None] < np.array([[12], [5], [5], [1], [12], [7], [5], [5]]),
@@ -72,7 +70,7 @@ def test_an_example_pays_the_same_wherever_it_is_computed(tmp_path):
     """Cut in two with their places, the halves of a batch add up to the whole."""
     config = tiny(tmp_path, batch=8)
     params = init_params(jax.random.key(0), config)
-    loss = jax.jit(make_loss(config, OVER))
+    loss = jax.jit(make_loss(config))
     rng = np.random.default_rng(0)
     batch = {"tokens": np.zeros((8, 12, 32), np.int32), "conditioning": np.float32(rng.normal(size=(8, 104))),
              "observed": np.ones((8, 12), bool), "paired": np.ones(8, bool), "place": np.arange(8, dtype=np.int32)}
