@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from eqdiff_jax import data
-from eqdiff_jax.composer import PROCESS, predictor
+from eqdiff_jax.composer import PROCESS, posterior
 from eqdiff_jax.diffusion import SAMPLERS, sample
 from eqdiff_jax.music import metrics
 from eqdiff_jax.music.grid import SHAPE, events
@@ -34,7 +34,8 @@ def drawn(params, conditioning: np.ndarray, name: str, batch: int = 32):
     """(key, steps) -> grids of all the conditionings [N, 104] and the network calls of one batch."""
     # One compilation serves all step counts.
     run = jax.jit(lambda params, c, key, steps: sample(
-        key, predictor(params, c, 1.0), PROCESS, (batch, *SHAPE), sampler=SAMPLERS[name], steps=steps, temperature=1.0))
+        key, posterior(params, c, jnp.ones(batch, bool)), PROCESS, (batch, *SHAPE), sampler=SAMPLERS[name], steps=steps,
+        temperature=1.0))
 
     def make(key, steps: int) -> tuple[np.ndarray, int]:
         parts = [run(params, jnp.asarray(conditioning[i:i + batch]), jax.random.fold_in(key, i), jnp.int32(steps))
