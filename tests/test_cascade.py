@@ -95,7 +95,7 @@ def variations(limbs):
     return made | {"violent edit": torn}
 
 
-def compare(params, rows, limbs, capsys, title):
+def assert_bounded(params, rows, limbs, capsys, title):
     """Measured changes beside their bounds, as a table; asserts that no proved one is exceeded."""
     by_stage = {row.stage: row for row in rows}
     edges = boundaries(len(limbs), 120.0)[:3]
@@ -150,7 +150,7 @@ def compare(params, rows, limbs, capsys, title):
 
 
 def test_close_and_violent_motions_of_the_demo_dancer(params, demo, rows, capsys):
-    compare(params, rows, demo, capsys, "demo dancer")
+    assert_bounded(params, rows, demo, capsys, "demo dancer")
 
 
 def test_close_and_violent_real_motions(params, rows, eqdiff_data, tmp_path, capsys):
@@ -158,4 +158,4 @@ def test_close_and_violent_real_motions(params, rows, eqdiff_data, tmp_path, cap
         members = [m for m in tar.getmembers() if m.name.endswith("salsa/01.bvh")]
         tar.extractall(tmp_path, members, filter="data")
     limbs = motion.clean(motion.load(next(tmp_path.rglob("*.bvh"))))[:480]
-    compare(params, rows, limbs, capsys, "CMU salsa")
+    assert_bounded(params, rows, limbs, capsys, "CMU salsa")

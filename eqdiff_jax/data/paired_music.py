@@ -67,10 +67,9 @@ class PairedConfig(tfds.core.BuilderConfig):
             archive = (source(kind) if isinstance(kind, str) else kind).archive
             if archive is not None:
                 archive()
-        if isinstance(self.grids, str):
-            GRID_CONFIGS[self.grids].require()
-        if isinstance(self.grids, RealGridsConfig):
-            self.grids.require()
+        grids = GRID_CONFIGS[self.grids] if isinstance(self.grids, str) else self.grids
+        if isinstance(grids, RealGridsConfig):
+            grids.require()
 
 
 class Music(NamedTuple):

@@ -26,6 +26,7 @@ class Part(NamedTuple):
     """One dataset of a mixture."""
 
     name: str
+    config: PairsConfig | PairedConfig
     share: int  # rows it gives to every round
 
 
@@ -65,17 +66,17 @@ def parts(name: str) -> list[Part]:
     found = []
     for term in name.split("+"):
         part, _, share = term.strip().partition("*")
-        config_of(part)
+        config = config_of(part)
         if share and (not share.isdecimal() or int(share) < 1):
             raise InputError(f"{term!r} is no part of a mixture: write NAME or NAME*SHARE, a whole share from 1")
-        found.append(Part(part, int(share or 1)))
+        found.append(Part(part, config, int(share or 1)))
     return found
 
 
 def check(name: str) -> None:
     """Raise InputError for datasets that nobody knows, or whose recordings are not there."""
     for part in parts(name):
-        config_of(part.name).require()
+        part.config.require()
 
 
 def prepare(name: str, data_dir: str | Path) -> tfds.core.GeneratorBasedBuilder:
@@ -96,8 +97,11 @@ def arrays(builder: tfds.core.GeneratorBasedBuilder, split: str) -> dict[str, np
     tokens int32 [N, 12, 32], conditioning float32 [N, 104], observed bool [N, 12] (tracks that the source can speak of,
     the others hold masks), paired bool [N] (False: the conditioning says nothing); both all True where the builder does
     not say. Texts such as clip, piece, source: bytes [N].
-    Raises InputError when a record cannot be read.
+    Raises InputError for a split without rows, or when a record cannot be read.
     """
+    if split not in builder.info.splits:
+        raise InputError(f"{builder.data_path}: too few pieces or performances for a {split} split; add some, or mix "
+                         "it with another dataset")
     try:
         source = builder.as_data_source(split=split)
         rows = source.__getitems__(list(range(len(source))))
@@ -118,12 +122,8 @@ def mixture(name: str, data_dir: str | Path, split: str) -> Mixture:
     A part may lack a split that is held out. Raises InputError where training, or all parts, would be without rows.
     """
     builders = [(part, prepare(part.name, data_dir)) for part in parts(name)]
-    if split != "train":
-        builders = [(part, builder) for part, builder in builders if split in builder.info.splits]
-    lacking = [part.name for part, builder in builders if split not in builder.info.splits]
-    if lacking or not builders:
-        raise InputError(f"{', '.join(lacking) or name}: too few pieces or performances for a {split} split; add some, "
-                         "or mix it with another dataset")
+    if split != "train":  # where none has it, the first says so
+        builders = [found for found in builders if split in found[1].info.splits] or builders[:1]
     columns = [arrays(builder, split) for _, builder in builders]
     fields = FIELDS if len(columns) > 1 else tuple(columns[0])
     return Mixture({field: np.concatenate([column[field] for column in columns]) for field in fields},
@@ -132,7 +132,7 @@ def mixture(name: str, data_dir: str | Path, split: str) -> Mixture:
 
 def motion_seed(name: str) -> int:
     """The seed of the motion chain that made a mixture's conditioning. Raises InputError where its parts differ."""
-    seeds = {config_of(part.name).motion_seed for part in parts(name)}
+    seeds = {part.config.motion_seed for part in parts(name)}
     if len(seeds) > 1:
         raise InputError(f"{name}: its parts were made by chains of different seeds, {sorted(seeds)}: mix others")
     return seeds.pop()
