@@ -49,7 +49,8 @@ def replicate(tree):
     """One copy per local device: [...] -> [devices, ...], laid out as pmap's own outputs are."""
     count = jax.local_device_count()
     stacked = jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *jnp.shape(x))), tree)
-    return jax.pmap(lambda x: x)(stacked)  # other layouts would compile the step a second time
+    # A mesh of another name, or another layout, would compile the step a second time.
+    return jax.pmap(lambda x: x, axis_name=AXIS)(stacked)
 
 
 def unreplicate(tree):

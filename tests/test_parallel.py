@@ -4,7 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax.numpy as jnp
 import pytest
+
+from eqdiff_jax.parallel import data_parallel, replicate
 
 DEVICES = """
 import sys; sys.path[:0] = [{tests!r}, {root!r}]
@@ -31,3 +34,12 @@ def test_chains_are_the_same_on_one_device_and_on_eight(name):
         assert run.returncode == 0, run.stderr
         outputs.append(run.stdout)
     assert outputs[0] == outputs[1] and outputs[0].count("[") == 14
+
+
+def test_copies_are_laid_out_as_the_step_leaves_them():
+    """Otherwise a state that comes back would compile the step a second time."""
+    first = replicate({"w": jnp.arange(6.0).reshape(2, 3), "step": jnp.int32(0)})
+    step = data_parallel(lambda state: {"w": state["w"] * 0.5, "step": state["step"] + 1}, donate=())
+    after = step(first)
+    assert {name: x.sharding for name, x in after.items()} == {name: x.sharding for name, x in first.items()}
+    assert {name: x.format for name, x in after.items()} == {name: x.format for name, x in first.items()}
