@@ -49,6 +49,8 @@ def parser() -> Parser:
     p.add_argument("--steps", type=auto_or(int), default="auto", help="denoising steps; auto: by confidence, 4 to 50")
     p.add_argument("--temperature", type=auto_or(float), default="auto", help="auto: by confidence, 0.7 to 1.2")
     p.add_argument("--sampler", default="analytic", help=f"one of {', '.join(SAMPLERS)}; see docs/diffusion.md")
+    p.add_argument("--takes", type=int, default=performance.Settings().takes, metavar="N",
+                   help="grids made for each window; the one that does most of what the movement asks is played")
     p.add_argument("--mode", default="diffusion", help="diffusion (the network) or threshold (the Conductor's rules)")
     p.add_argument("--out", default="out", metavar="DIR", help="folder for grids.npz, song.strudel.js, song.mid, …")
     return p

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from eqdiff_jax.composer import GUIDANCE, PROCESS, compose, posterior
+from eqdiff_jax.composer import KEPT, PROCESS, compose, posterior
 from eqdiff_jax.conditioning.encoder import Encoder, Layers, forward
 from eqdiff_jax.conditioning.layout import SCALE
 from eqdiff_jax.contraction.jacobian import local_lipschitz
@@ -168,7 +168,7 @@ def token_gain(key: Array, params: Params, conditioning: Array, grids: Array, st
 
         def law(c: Array) -> Array:
             given = posterior(params, c[None], jnp.ones(1, bool))(grid[None], jnp.zeros(1))
-            return jnp.exp(classifier_free(given, unconditional, GUIDANCE))[0]
+            return jnp.exp(classifier_free(given, unconditional, KEPT))[0]
 
         _, push = jax.linearize(law, point)
         pull = jax.linear_transpose(push, point)

@@ -26,7 +26,8 @@ from eqdiff_jax.music.grid import BAR, REST
 from eqdiff_jax.types import Array, Change, Params, Predict
 
 GUIDANCE = 3.0  # the weight whose grids come closest to the descriptors of the pairs (of 1, 1.5, 2, 3)
-SCORING = 10.0  # finds cells, rests too, that the movement speaks against (docs/training.md)
+KEPT = 5.0  # where the rest is the music before, which pulls new cells to what was asked then (docs/training.md)
+SCORING = 30.0  # finds cells, rests too, that the movement speaks against (likewise)
 PROCESS = absorbing(len(VOCABULARY))
 _LEGAL = LEGAL[:, None, :]  # [12, 1, 81]
 
@@ -69,7 +70,7 @@ def predictor(params: Params, conditioning: Array, guidance: Array | float = GUI
 @partial(jax.jit, static_argnames=("sampler",))
 def compose(key: Array, params: Params, conditioning: Array, previous: Array, *,
             previous_conditioning: Array | None = None, steps: Array | int = 0, temperature: Array | float = 0.0,
-            guidance: Array | float = GUIDANCE, scoring: Array | float = SCORING,
+            guidance: Array | float | None = None, scoring: Array | float = SCORING,
             kappa: Array | float = bounded_change.KAPPA, idle: Array | int = bounded_change.IDLE,
             most: Array | int = bounded_change.MOST, negative: Array | None = None,
             sampler: str = "analytic") -> Change:
@@ -83,7 +84,7 @@ def compose(key: Array, params: Params, conditioning: Array, previous: Array, *,
         a part of it are filled too, and the budget is at least their number.
       previous_conditioning: what made `previous`, shaped as conditioning; None: only `idle` cells may change.
       steps, temperature: scalar or [B]; 0 takes them from the window's prediction_confidence (commitment).
-      guidance: weight of classifier-free guidance, 1 for none.
+      guidance: weight of classifier-free guidance, 1 for none; None: GUIDANCE for a first grid, KEPT for others.
       scoring: the same weight where cells are scored that may have to go.
       negative: a conditioning to keep away from, shaped as conditioning (`predictor`).
       sampler: a name of `diffusion.SAMPLERS`.
@@ -99,8 +100,12 @@ def compose(key: Array, params: Params, conditioning: Array, previous: Array, *,
         conditioning, previous_conditioning = conditioning[None], previous_conditioning[None]
         previous = jnp.asarray(previous)[None]
         negative = None if negative is None else negative[None]
+    previous = jnp.asarray(previous, jnp.int32)
+    if guidance is None:
+        first = jnp.all(previous == PROCESS.mask, axis=(1, 2), keepdims=True)[..., None]
+        guidance = jnp.where(first, GUIDANCE, KEPT)
     guided, judge = (predictor(params, conditioning, weight, negative) for weight in (guidance, scoring))
-    change = transition(key, guided, conditioning, jnp.asarray(previous, jnp.int32), previous_conditioning, judge=judge,
+    change = transition(key, guided, conditioning, previous, previous_conditioning, judge=judge,
                         steps=steps, temperature=temperature, kappa=kappa, idle=idle, most=most, sampler=sampler)
     return jax.tree.map(lambda x: x[0] if x.ndim else x, change) if single else change
 
@@ -115,10 +120,10 @@ def hide(tokens: Array, tracks: Sequence[int] = (), bars: Sequence[int] = ()) ->
 def infill(key: Array, params: Params, conditioning: Array, tokens: Array, **knobs) -> Change:
     """The masked cells of `tokens` filled, the others kept bit for bit: accompaniment, continuation, repair.
 
-    compose with a budget of exactly the masks; arguments and result as there.
+    compose with a budget of exactly the masks, and the guidance of a first grid; arguments and result as there.
     `infill(key, params, c, hide(grid, tracks=(4, 5)))` makes two tracks anew, `hide(grid, bars=(1,))` a second bar.
     """
-    return compose(key, params, conditioning, tokens, idle=0, most=0, **knobs)
+    return compose(key, params, conditioning, tokens, idle=0, most=0, **{"guidance": GUIDANCE} | knobs)
 
 
 def transition(key: Array, predict: Predict, conditioning: Array, previous: Array, previous_conditioning: Array, *,

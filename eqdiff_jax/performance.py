@@ -1,6 +1,6 @@
 """Offline performance: a motion in, consecutive two-bar grids out, and the files that hold them.
 
-    limbs -> 60 Hz chain -> window means -> conditioning -> compose, grid after grid -> npz, js, mid, png, json
+    limbs -> 60 Hz chain -> window means -> conditioning -> compose_takes, grid after grid -> npz, js, mid, png, json
 """
 
 import json
@@ -17,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from eqdiff_jax import cascade, motion
-from eqdiff_jax.composer import PROCESS, compose
+from eqdiff_jax.composer import PROCESS
 from eqdiff_jax.conditioning import LAYOUT, assemble
 from eqdiff_jax.conditioning.layout import BPM_RANGE, genre_vector
 from eqdiff_jax.diffusion import SAMPLERS
@@ -26,6 +26,7 @@ from eqdiff_jax.motion.windows import padded_trajectory, require_windows, window
 from eqdiff_jax.music import LEGAL, VOCABULARY, descriptors, draw, song_to_strudel, to_midi
 from eqdiff_jax.music.conductor import conduct, initial_state, instrument_activations
 from eqdiff_jax.music.grid import SHAPE
+from eqdiff_jax.takes import MOST, TAKES, compose_takes
 from eqdiff_jax.types import CascadeRow, MotionFrame, Params
 
 MODES = ("diffusion", "threshold")
@@ -44,6 +45,7 @@ class Settings(NamedTuple):
     temperature: float = 0.0  # 0 for the commitment rule
     sampler: str = "analytic"
     mode: str = "diffusion"
+    takes: int = TAKES  # grids made for each window, of which the nearest to what the movement asks is played
 
 
 class Performance(NamedTuple):
@@ -73,6 +75,8 @@ def check(settings: Settings) -> None:
         raise InputError(f"--temperature is {settings.temperature:g}: use auto or 0.05 .. 10")
     if settings.sampler not in SAMPLERS:
         raise InputError(f"unknown sampler {settings.sampler!r}: choose one of {', '.join(SAMPLERS)}")
+    if not 1 <= settings.takes <= MOST:
+        raise InputError(f"--takes is {settings.takes}: use 1 .. {MOST}")
     if settings.mode not in MODES:
         raise InputError(f"unknown mode {settings.mode!r}: choose one of {', '.join(MODES)}")
     genre_vector(settings.genre)
@@ -116,9 +120,10 @@ def perform(params: Params, limbs: np.ndarray, edges: np.ndarray, settings: Sett
         if settings.mode == "threshold":
             new, steps, temperature, allowed = conducted, 0, 0.0, grid.size
         else:
-            change = compose(jax.random.fold_in(key, i), music, jnp.asarray(conditioning), jnp.asarray(grid),
-                             previous_conditioning=jnp.asarray(conditioning if before is None else before),
-                             steps=settings.steps, temperature=settings.temperature, sampler=settings.sampler)
+            change = compose_takes(
+                jax.random.fold_in(key, i), music, jnp.asarray(conditioning), jnp.asarray(grid), takes=settings.takes,
+                previous_conditioning=jnp.asarray(conditioning if before is None else before),
+                steps=settings.steps, temperature=settings.temperature, sampler=settings.sampler)
             if bool(change.invalid):
                 raise InputError(f"window {i}: the network gave NaN; its weights are damaged, load another checkpoint")
             new, steps, temperature = np.asarray(change.tokens), int(change.steps), float(change.temperature)

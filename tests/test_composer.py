@@ -106,6 +106,27 @@ def test_the_weight_of_scoring_chooses_cells_and_nothing_else(params):
     assert (np.asarray(a.tokens) != b.tokens).any() and int(a.budget) == int(b.budget) == 100
 
 
+def test_a_first_grid_and_a_kept_one_have_their_own_guidance(params):
+    """In one batch: each element as if all of it had that weight. Infilling counts as a first grid."""
+    grid = compose(jax.random.key(0), params, conditioning(0), EMPTY).tokens
+    now, before = (jnp.stack([conditioning(i), conditioning(i + 1)]) for i in (1, 5))
+    previous = jnp.stack([EMPTY, grid])
+
+    def made(guidance):
+        return np.asarray(compose(jax.random.key(2), params, now, previous, previous_conditioning=before, idle=100,
+                                  guidance=guidance, temperature=3.0).tokens)
+
+    silent, first, kept = (made(w) for w in (None, composer.GUIDANCE, composer.KEPT))
+    assert (first != kept).any((1, 2)).all()
+    np.testing.assert_array_equal(silent[0], first[0])
+    np.testing.assert_array_equal(silent[1], kept[1])
+    hidden = hide(grid, range(6))
+    a, b, c = (infill(jax.random.key(3), params, now[0], hidden, temperature=3.0, **knobs).tokens
+               for knobs in ({}, {"guidance": composer.GUIDANCE}, {"guidance": composer.KEPT}))
+    np.testing.assert_array_equal(a, b)
+    assert (np.asarray(a) != c).any()
+
+
 def test_two_motions_from_one_grid_stay_within_the_sum_of_budgets(params):
     grid = compose(jax.random.key(0), params, conditioning(0), EMPTY).tokens
     for seed, shift in ((1, 0.01), (2, 0.1), (3, 0.5)):

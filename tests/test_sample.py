@@ -168,7 +168,7 @@ def test_perturbed_motion_stays_within_the_sum_of_budgets(weights):
     """From one grid with one seed: two motions, at most m_A + m_B cells apart."""
     params = checkpoint.load(weights)
     limbs = motion.demo("flow", 8.0, 4)
-    settings = performance.Settings(num=2)
+    settings = performance.Settings(num=2, takes=1)
     rng = np.random.default_rng(1)
     plain, _ = performance.perform(params, limbs, np.array([0, 240, 480]), settings)
     music = {name: params[name] for name in ("encoder", "denoiser")}
@@ -269,6 +269,7 @@ def bad_inputs(tmp_path, weights):
         "unknown flag": (["--tempo", "3"], "--tempo"),
         "silly tempo": (["--bpm", "nan"], "--bpm"),
         "silly steps": (["--steps", "-3"], "--steps"),
+        "no takes": (["--takes", "0"], "1 .. 64"),
         "silly seed": (["--seed", "-1"], "--seed"),
         "unknown sampler": (["--sampler", "magic"], "magic"),
         "unknown mode": (["--mode", "joint"], "joint"),
@@ -285,7 +286,8 @@ def bad_inputs(tmp_path, weights):
 NAMES = ("missing file", "unknown suffix", "cut file", "unknown skeleton", "too short", "NaN throughout", "wrong shape",
          "damaged numpy",
          "unknown style", "unknown genre", "no windows", "not a number", "unknown flag", "silly tempo", "silly steps",
-         "silly seed", "unknown sampler", "unknown mode", "no checkpoint", "truncated checkpoint", "other shape",
+         "no takes", "silly seed", "unknown sampler", "unknown mode", "no checkpoint", "truncated checkpoint",
+         "other shape",
          "shapes that do not fit", "damaged model.json", "NaN weights", "unwritable out")
 
 

@@ -33,6 +33,7 @@ from eqdiff_jax.live.source import Leaving, Source, open_source
 from eqdiff_jax.live.worker import Failed, Ready, Worker
 from eqdiff_jax.motion.limbs import REST_FRAME
 from eqdiff_jax.music import modulation
+from eqdiff_jax.takes import MOST
 from eqdiff_jax.training import checkpoint
 
 WEB = Path(__file__).resolve().parents[2] / "web"
@@ -55,6 +56,7 @@ class Options(NamedTuple):
     modulation: str | None = None  # of mappings, music/modulation.py
     token: str | None = None
     lookahead: str = "safe"
+    takes: int = 1  # grids made for each window (takes.py)
 
 
 def check(options: Options) -> None:
@@ -65,6 +67,8 @@ def check(options: Options) -> None:
         raise InputError(f"--bpm is {options.bpm:g}: use {BPM_RANGE[0]:g} .. {BPM_RANGE[1]:g}")
     if not 0 <= options.seed < 2**31:
         raise InputError(f"--seed is {options.seed}: use 0 .. 2147483647")
+    if not 1 <= options.takes <= MOST:
+        raise InputError(f"--takes is {options.takes}: use 1 .. {MOST}")
     if options.lookahead not in AHEAD:
         raise InputError(f"unknown --lookahead {options.lookahead!r}: choose one of {', '.join(AHEAD)}")
     genre_vector(options.genre)
@@ -96,10 +100,10 @@ async def run(options: Options, *, say: Callable[[str], None] = print, stop: asy
     mappings = modulation.load(options.modulation) if options.modulation else modulation.DEFAULT_MAPPINGS
     source = open_source(options.motion, options.seed)
     weights = jax.jit(motion.prepare)(checkpoint.load(options.checkpoint)["motion"])
-    settings = Settings(options.mode, options.genre, options.bpm)
+    settings, takes = Settings(options.mode, options.genre, options.bpm), options.takes
     if source.script:
         first = source.script[0]
-        settings = Settings(first.job.mode, first.job.genre, first.tempo)
+        settings, takes = Settings(first.job.mode, first.job.genre, first.tempo), first.job.takes
     cast = Cast()
     cast.fallback = source.frames if source.stays else Leaving(source.frames, cast)
     async with contextlib.AsyncExitStack() as stack:
@@ -108,7 +112,7 @@ async def run(options: Options, *, say: Callable[[str], None] = print, stop: asy
         inbox = Controlled(cast, *osc, map=rows, clock=time.monotonic) if source.script is None else None
         if inbox is not None:
             await stack.enter_async_context(inbox)
-        worker = Worker(options.checkpoint, jax.config.values["jax_compilation_cache_dir"])
+        worker = Worker(options.checkpoint, jax.config.values["jax_compilation_cache_dir"], takes)
         stack.callback(worker.close)
         _on_signals(stack, stop)
         say("warming up ...")
@@ -122,7 +126,7 @@ async def run(options: Options, *, say: Callable[[str], None] = print, stop: asy
         budget = Budget(ready.per_call, (), ready.overhead)
         inner = InnerClock(begun, settings.bpm / 240.0, ahead=AHEAD[options.lookahead],
                            position=opening(settings.mode, settings.bpm, budget, AHEAD[options.lookahead]))
-        loop = Loop(weights, engine.init(settings, options.seed, budget, source.script), StageClock(inner),
+        loop = Loop(weights, engine.init(settings, options.seed, budget, source.script, takes), StageClock(inner),
                     cast.frame if source.script is None else source.frames, server=server, cast=cast, inbox=inbox,
                     worker=worker, recorder=recorder, mappings=mappings, lookahead=options.lookahead,
                     session=session, say=say)

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from eqdiff_jax import motion
-from eqdiff_jax.composer import PROCESS, compose
+from eqdiff_jax.composer import PROCESS
 from eqdiff_jax.conditioning import LAYOUT, assemble
 from eqdiff_jax.diffusion import commitment
 from eqdiff_jax.errors import InputError
@@ -29,6 +29,7 @@ from eqdiff_jax.motion import dell
 from eqdiff_jax.motion.limbs import REST_FRAME
 from eqdiff_jax.music.conductor import ConductorState, conduct, initial_state, instrument_activations
 from eqdiff_jax.music.grid import SHAPE
+from eqdiff_jax.takes import compose_takes
 from eqdiff_jax.training import checkpoint
 from eqdiff_jax.types import Array, Dynamics, Params
 
@@ -56,6 +57,7 @@ class Job(NamedTuple):
     most: int = 0  # steps that there is time for, 0 for any number
     steps: int = 0  # 0 for the commitment rule
     temperature: float = 0.0  # likewise
+    takes: int = 1  # grids that are made, of which one is played
 
 
 class Made(NamedTuple):
@@ -118,9 +120,10 @@ def make(params: Params, job: Job, *, clock: Callable[[], float] = time.perf_cou
         before = conditioning if job.previous_conditioning is None else job.previous_conditioning
         music = {name: params[name] for name in ("encoder", "denoiser")}
         begun = clock()
-        change = compose(jax.random.fold_in(jax.random.key(job.seed), job.window), music, jnp.asarray(conditioning),
-                         jnp.asarray(job.previous, jnp.int32), previous_conditioning=jnp.asarray(before), steps=asked,
-                         temperature=job.temperature, sampler="analytic")
+        change = compose_takes(
+            jax.random.fold_in(jax.random.key(job.seed), job.window), music, jnp.asarray(conditioning),
+            jnp.asarray(job.previous, jnp.int32), takes=job.takes, previous_conditioning=jnp.asarray(before),
+            steps=asked, temperature=job.temperature, sampler="analytic")
         tokens = np.asarray(change.tokens)
         seconds = clock() - begun
         if bool(change.invalid):
@@ -170,9 +173,9 @@ def first_job(seed: int = 0) -> Job:
                initial_state(seed), np.full(SHAPE, PROCESS.mask, np.int32), None, np.zeros(SHAPE[0], np.float32))
 
 
-def warm_up(params: Params) -> Ready:
+def warm_up(params: Params, takes: int = 1) -> Ready:
     """Compile what `make` needs, and measure it: the best of three grids, for what disturbs is not ours."""
-    job, measured = first_job()._replace(steps=8), []
+    job, measured = first_job()._replace(steps=8, takes=takes), []
     for _ in range(5):  # the first two compile: nothing to score, and then something
         made = make(params, job)
         if isinstance(made, Failed):
@@ -184,7 +187,7 @@ def warm_up(params: Params) -> Ready:
     return Ready(per_call, overhead, 1.0 - proved if math.isfinite(proved) else 0.0)
 
 
-def _serve(pipe: Connection, folder: str, cache: str | None) -> None:
+def _serve(pipe: Connection, folder: str, cache: str | None, takes: int) -> None:
     """The process: jobs in, grids out, until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one who started us
     with contextlib.suppress(OSError, AttributeError):
@@ -195,7 +198,7 @@ def _serve(pipe: Connection, folder: str, cache: str | None) -> None:
     with contextlib.suppress(EOFError, OSError):
         try:
             params = load(folder)
-            pipe.send(warm_up(params))
+            pipe.send(warm_up(params, takes))
         except Exception as error:
             pipe.send(Failed(None, _line(error)))
             return
@@ -212,10 +215,13 @@ def _line(error: BaseException) -> str:
 
 
 class Worker:
-    """One process that makes grids, one at a time. No method waits for it, but `close` for half a second."""
+    """One process that makes grids, one at a time. No method waits for it, but `close` for half a second.
 
-    def __init__(self, folder: str | Path, cache: str | None = None):
-        self.folder, self.cache = str(folder), cache
+    takes: what jobs ask for, compiled beforehand.
+    """
+
+    def __init__(self, folder: str | Path, cache: str | None = None, takes: int = 1):
+        self.folder, self.cache, self.takes = str(folder), cache, takes
         self.starts = 0  # processes started so far
         self.ready: Ready | None = None  # what the newest process measured
         self.busy: Job | None = None
@@ -241,7 +247,7 @@ class Worker:
         """Start a process, which takes some milliseconds; it is `ready` once it has compiled everything."""
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(theirs, self.folder, self.cache), daemon=True,
+        process = context.Process(target=_serve, args=(theirs, self.folder, self.cache, self.takes), daemon=True,
                                   name="eqdiff grids")
         process.start()
         theirs.close()

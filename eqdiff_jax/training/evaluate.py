@@ -26,6 +26,7 @@ from eqdiff_jax.errors import InputError
 from eqdiff_jax.music import DESCRIPTORS, metrics
 from eqdiff_jax.music.descriptors import of_events
 from eqdiff_jax.music.grid import TRACKS, events
+from eqdiff_jax.takes import TAKES
 from eqdiff_jax.training import baselines, checkpoint, report, systems
 from eqdiff_jax.training.score import Columns, Scored, compare, groups, observed, paired, rate
 from eqdiff_jax.types import Params
@@ -124,16 +125,20 @@ def evaluate(params: Params, builder, settings: Settings | None = None, *, quiet
 
 
 def _played(key, params: Params, movement: systems.Movement, settings: Settings, quiet: bool) -> list[Grids]:
-    """The network's grids in four ways, and the Conductor's, to the same movement."""
+    """The network's grids in six ways, and the Conductor's, to the same movement."""
     key_fresh, key_bounded = jax.random.split(key)
     asked, members, beats = movement.conditioning[:, _SLOTS], movement.performance, movement.beats
 
-    def played(key, guidance: float, *, fresh: bool = True) -> np.ndarray:
-        return systems.play(key, params, movement, fresh=fresh, guidance=guidance, steps=settings.steps, quiet=quiet)
+    def played(key, guidance: float | None = None, takes: int = 1, *, fresh: bool = True) -> np.ndarray:
+        return systems.play(key, params, movement, fresh=fresh, guidance=guidance, steps=settings.steps, takes=takes,
+                            quiet=quiet)
 
     return [
+        Grids(f"model, best of {TAKES} takes", played(key_fresh, takes=TAKES), members, asked, beats),
         *(Grids(f"model, guidance {g:g}", played(key_fresh, g), members, asked, beats) for g in (GUIDANCE, 1.0)),
-        Grids("model, bounded change", played(key_bounded, GUIDANCE, fresh=False), members, asked, beats),
+        Grids(f"model, bounded change, best of {TAKES} takes", played(key_bounded, takes=TAKES, fresh=False), members,
+              asked, beats),
+        Grids("model, bounded change", played(key_bounded, fresh=False), members, asked, beats),
         Grids("Conductor", movement.conducted, members, asked, beats),
         Grids("model, unconditional", played(key_fresh, 0.0), members, None, beats)]
 

@@ -15,10 +15,13 @@ import pytest
 from test_sample import export
 
 from eqdiff_jax import motion
+from eqdiff_jax.composer import compose
+from eqdiff_jax.conditioning import LAYOUT
 from eqdiff_jax.contraction import spectral_radius
 from eqdiff_jax.live.worker import Failed, Made, Ready, Worker, first_job, load, local_margin, make, warm_up
 from eqdiff_jax.motion import dell
 from eqdiff_jax.music import LEGAL
+from eqdiff_jax.takes import cost
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +72,21 @@ def test_make_counts_what_it_did(params):
     assert second.changed == (second.tokens != first.tokens).sum()
     assert second.calls >= first.calls  # two more, to score what is there
     assert second.seconds > 0 and second.overhead > 0
+
+
+def test_of_several_takes_the_nearest_is_made(params):
+    first = make(params, first_job())
+    job = first_job(4)._replace(window=1, previous=first.tokens, takes=3,
+                                previous_conditioning=first.conditioning + np.float32(0.3), temperature=1.2)
+    music = {name: params[name] for name in ("encoder", "denoiser")}
+    many = compose(jax.random.fold_in(jax.random.key(4), 1), music, *(
+        jnp.repeat(jnp.asarray(x)[None], 3, axis=0) for x in (first.conditioning, first.tokens)), temperature=1.2,
+        previous_conditioning=jnp.repeat(jnp.asarray(job.previous_conditioning)[None], 3, axis=0))
+    made = make(params, job._replace(activations=first.conditioning[LAYOUT["activations"]]))
+    np.testing.assert_array_equal(made.conditioning, first.conditioning)
+    costs = cost(np.asarray(many.tokens), np.repeat(first.conditioning[None], 3, axis=0))
+    np.testing.assert_array_equal(made.tokens, many.tokens[costs.argmin()])
+    assert len({tokens.tobytes() for tokens in np.asarray(many.tokens)}) > 1
 
 
 @pytest.mark.parametrize("mode", ["threshold", "modulate"])
