@@ -68,8 +68,10 @@ def compose_takes(key: Array, params: Params, conditioning: Array, previous: Arr
     def repeated(x: Array) -> Array:
         return jnp.repeat(x[None] if single else x, takes, axis=0)
 
-    knobs = {name: repeated(jnp.asarray(value)) if not single and jnp.ndim(value) or name == "negative" and
-             value is not None else value for name, value in knobs.items()}
+    def one_each(name: str, value) -> bool:
+        return value is not None and (name == "negative" or (not single and np.ndim(value) > 0))
+
+    knobs = {name: repeated(jnp.asarray(value)) if one_each(name, value) else value for name, value in knobs.items()}
     rows = repeated(jnp.asarray(conditioning))
     change = compose(key, params, rows, repeated(jnp.asarray(previous)),
                      previous_conditioning=repeated(jnp.asarray(before)), **knobs)
