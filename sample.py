@@ -61,8 +61,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     jax.config.update("jax_compilation_cache_dir", str(CACHE))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-    settings = performance.Settings(args.num, args.seed, args.genre, args.bpm, args.steps, args.temperature,
-                                    args.sampler, args.mode)
+    settings = performance.Settings(**{name: getattr(args, name) for name in performance.Settings._fields})
     try:
         paths = performance.run(args.motion, functools.partial(checkpoint.load, args.checkpoint), settings, args.out)
     except InputError as error:

@@ -44,6 +44,7 @@ class Settings(NamedTuple):
     steps: int = 24  # denoising steps, 0 for the commitment rule
     seed: int = 0
     dancers: tuple[str, ...] = ()  # sources of held-out movement; none: the data config's own
+    takes: int = TAKES  # of the two systems that have several to choose from
 
 
 class Grids(NamedTuple):
@@ -80,7 +81,7 @@ def check(settings: Settings) -> None:
     """Raise InputError, one line, for a setting that cannot be used."""
     for name in settings.dancers:
         dancers.source(name)
-    for name, least in (("draws", 1), ("limit", 2), ("samples", 2), ("steps", 0), ("seed", 0)):
+    for name, least in (("draws", 1), ("limit", 2), ("samples", 2), ("steps", 0), ("seed", 0), ("takes", 1)):
         value = getattr(settings, name)
         if value is not None and value < least:
             raise InputError(f"--{name} is {value}: use {least} or more")
@@ -134,10 +135,10 @@ def _played(key, params: Params, movement: systems.Movement, settings: Settings,
                             quiet=quiet)
 
     return [
-        Grids(f"model, best of {TAKES} takes", played(key_fresh, takes=TAKES), members, asked, beats),
+        Grids(f"model, best of {settings.takes} takes", played(key_fresh, takes=settings.takes), members, asked, beats),
         *(Grids(f"model, guidance {g:g}", played(key_fresh, g), members, asked, beats) for g in (GUIDANCE, 1.0)),
-        Grids(f"model, bounded change, best of {TAKES} takes", played(key_bounded, takes=TAKES, fresh=False), members,
-              asked, beats),
+        Grids(f"model, bounded change, best of {settings.takes} takes",
+              played(key_bounded, takes=settings.takes, fresh=False), members, asked, beats),
         Grids("model, bounded change", played(key_bounded, fresh=False), members, asked, beats),
         Grids("Conductor", movement.conducted, members, asked, beats),
         Grids("model, unconditional", played(key_fresh, 0.0), members, None, beats)]
@@ -250,6 +251,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--samples", type=int, default=default.samples, help="grids of each system")
     parser.add_argument("--steps", type=int, default=default.steps, help="denoising steps, 0 for the commitment rule")
     parser.add_argument("--seed", type=int, default=default.seed, help="of everything random")
+    parser.add_argument("--takes", type=int, default=default.takes, help="grids made for a window, one of them chosen")
     parser.add_argument("--dancers", default="", help=f"held-out movement: {', '.join(dancers.SOURCES)}, "
                         "joined by +; empty: the data config's own")
     parser.add_argument("--out", help="folder for report.md, report.json and the pictures")

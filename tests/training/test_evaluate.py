@@ -279,3 +279,5 @@ def test_settings_that_can_be_used_are_not_refused():
         assert check(settings) is None  # it raises otherwise
     with pytest.raises(InputError, match="unknown motion source 'ballet'"):
         check(Settings(dancers=("salsa", "ballet")))
+    with pytest.raises(InputError, match="--takes is 0"):
+        check(Settings(takes=0))
