@@ -167,8 +167,8 @@ def test_without_strudel_it_says_how_to_install_it(weights, tmp_path, capfd, mon
 def test_a_process_of_grids_that_cannot_start_is_named(weights, tmp_path, capfd, monkeypatch):
     """The checkpoint is there when it is checked, and gone when the process reads it."""
     class Gone(stage.Worker):
-        def __init__(self, folder, cache):
-            super().__init__(tmp_path / "gone", cache)
+        def __init__(self, folder, cache, takes):
+            super().__init__(tmp_path / "gone", cache, takes)
 
     monkeypatch.setattr(stage, "Worker", Gone)
     code = live.main(["--no-browser", "--http", "127.0.0.1:0", "--osc", "127.0.0.1:0", "--checkpoint", str(weights),
