@@ -93,14 +93,13 @@ def compose(key: Array, params: Params, conditioning: Array, previous: Array, *,
       Change, with a leading axis B if conditioning has one. Hamming(tokens, previous) <= budget always. Where the
       network gives NaN the previous grid comes back, marked `invalid`: music does not stop.
     """
-    single = conditioning.ndim == 1
+    single, previous = conditioning.ndim == 1, jnp.asarray(previous, jnp.int32)
     if previous_conditioning is None:
         previous_conditioning = conditioning
     if single:
         conditioning, previous_conditioning = conditioning[None], previous_conditioning[None]
-        previous = jnp.asarray(previous)[None]
+        previous = previous[None]
         negative = None if negative is None else negative[None]
-    previous = jnp.asarray(previous, jnp.int32)
     if guidance is None:
         first = jnp.all(previous == PROCESS.mask, axis=(1, 2), keepdims=True)[..., None]
         guidance = jnp.where(first, GUIDANCE, KEPT)

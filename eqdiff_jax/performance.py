@@ -26,7 +26,8 @@ from eqdiff_jax.motion.windows import padded_trajectory, require_windows, window
 from eqdiff_jax.music import LEGAL, VOCABULARY, descriptors, draw, song_to_strudel, to_midi
 from eqdiff_jax.music.conductor import conduct, initial_state, instrument_activations
 from eqdiff_jax.music.grid import SHAPE
-from eqdiff_jax.takes import MOST, TAKES, compose_takes
+from eqdiff_jax.takes import TAKES, compose_takes
+from eqdiff_jax.takes import check as check_takes
 from eqdiff_jax.types import CascadeRow, MotionFrame, Params
 
 MODES = ("diffusion", "threshold")
@@ -75,8 +76,7 @@ def check(settings: Settings) -> None:
         raise InputError(f"--temperature is {settings.temperature:g}: use auto or 0.05 .. 10")
     if settings.sampler not in SAMPLERS:
         raise InputError(f"unknown sampler {settings.sampler!r}: choose one of {', '.join(SAMPLERS)}")
-    if not 1 <= settings.takes <= MOST:
-        raise InputError(f"--takes is {settings.takes}: use 1 .. {MOST}")
+    check_takes(settings.takes)
     if settings.mode not in MODES:
         raise InputError(f"unknown mode {settings.mode!r}: choose one of {', '.join(MODES)}")
     genre_vector(settings.genre)

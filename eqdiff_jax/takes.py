@@ -13,6 +13,7 @@ import numpy as np
 
 from eqdiff_jax.composer import compose
 from eqdiff_jax.conditioning import LAYOUT
+from eqdiff_jax.errors import InputError
 from eqdiff_jax.music.descriptors import DESCRIPTORS, descriptors
 from eqdiff_jax.music.metrics import FIDELITY
 from eqdiff_jax.types import Array, Change, Params
@@ -36,8 +37,14 @@ _HAS = np.array([
     (0.000, 0.306, 0.406, 0.449, 0.484, 0.515, 0.542, 0.566, 0.595, 0.622, 0.657, 0.729, 1.000),
 ])
 _WEIGHTS = np.array((8.0, 1.0, 1.0, 1.0, 1.0))  # density gives way least under bounded change, so it weighs most
-_SLOTS = [LAYOUT[name].start for name in FIDELITY]
-_HEARD = [DESCRIPTORS.index(name) for name in FIDELITY.values()]
+SLOTS = [LAYOUT[name].start for name in FIDELITY]  # of the conditioning: what is asked
+HEARD = [DESCRIPTORS.index(name) for name in FIDELITY.values()]  # of the descriptors: what a grid has of it
+
+
+def check(takes: int) -> None:
+    """Raise InputError for a number of takes that cannot be used."""
+    if not 1 <= takes <= MOST:
+        raise InputError(f"--takes is {takes}: use 1 .. {MOST}")
 
 
 def standing(values: np.ndarray, quantiles: np.ndarray) -> np.ndarray:
@@ -48,8 +55,8 @@ def standing(values: np.ndarray, quantiles: np.ndarray) -> np.ndarray:
 
 def cost(tokens: np.ndarray, conditioning: np.ndarray) -> np.ndarray:
     """How far grids int [N, 12, 32] are from what conditionings [N, 104] ask: the module's sum, [N]."""
-    has = standing(np.array([descriptors(grid) for grid in tokens])[:, _HEARD], _HAS)
-    asked = standing(np.asarray(conditioning)[:, _SLOTS], _ASKED)
+    has = standing(np.array([descriptors(grid) for grid in tokens])[:, HEARD], _HAS)
+    asked = standing(np.asarray(conditioning)[:, SLOTS], _ASKED)
     return ((has - asked) ** 2) @ _WEIGHTS
 
 
@@ -68,10 +75,7 @@ def compose_takes(key: Array, params: Params, conditioning: Array, previous: Arr
     def repeated(x: Array) -> Array:
         return jnp.repeat(x[None] if single else x, takes, axis=0)
 
-    def one_each(name: str, value) -> bool:
-        return value is not None and (name == "negative" or (not single and np.ndim(value) > 0))
-
-    knobs = {name: repeated(jnp.asarray(value)) if one_each(name, value) else value for name, value in knobs.items()}
+    knobs = {name: repeated(jnp.asarray(value)) if np.ndim(value) else value for name, value in knobs.items()}
     rows = repeated(jnp.asarray(conditioning))
     change = compose(key, params, rows, repeated(jnp.asarray(previous)),
                      previous_conditioning=repeated(jnp.asarray(before)), **knobs)

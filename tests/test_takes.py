@@ -120,7 +120,7 @@ def test_elements_of_a_batch_do_not_know_of_each_other(params, windows):
 
 
 def test_more_takes_come_nearer(params, windows):
-    """The mean cost of the best of n falls with n, for nested takes in every window."""
+    """The best of n is the best of the first n of more."""
     now, before, grids = windows
     for i in range(3):
         many = compose(jax.random.key(9), params, *(jnp.repeat(x[i:i + 1], 8, axis=0) for x in (now, grids)),

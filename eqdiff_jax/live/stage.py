@@ -33,7 +33,7 @@ from eqdiff_jax.live.source import Leaving, Source, open_source
 from eqdiff_jax.live.worker import Failed, Ready, Worker
 from eqdiff_jax.motion.limbs import REST_FRAME
 from eqdiff_jax.music import modulation
-from eqdiff_jax.takes import MOST
+from eqdiff_jax.takes import check as check_takes
 from eqdiff_jax.training import checkpoint
 
 WEB = Path(__file__).resolve().parents[2] / "web"
@@ -67,8 +67,7 @@ def check(options: Options) -> None:
         raise InputError(f"--bpm is {options.bpm:g}: use {BPM_RANGE[0]:g} .. {BPM_RANGE[1]:g}")
     if not 0 <= options.seed < 2**31:
         raise InputError(f"--seed is {options.seed}: use 0 .. 2147483647")
-    if not 1 <= options.takes <= MOST:
-        raise InputError(f"--takes is {options.takes}: use 1 .. {MOST}")
+    check_takes(options.takes)
     if options.lookahead not in AHEAD:
         raise InputError(f"unknown --lookahead {options.lookahead!r}: choose one of {', '.join(AHEAD)}")
     genre_vector(options.genre)

@@ -18,21 +18,18 @@ from tqdm import tqdm
 
 from eqdiff_jax import data
 from eqdiff_jax.composer import GUIDANCE
-from eqdiff_jax.conditioning import LAYOUT
 from eqdiff_jax.data import movement as dancers
 from eqdiff_jax.data.pairing import says
 from eqdiff_jax.data.pairs import PairsConfig
 from eqdiff_jax.errors import InputError
-from eqdiff_jax.music import DESCRIPTORS, metrics
+from eqdiff_jax.music import metrics
 from eqdiff_jax.music.descriptors import of_events
 from eqdiff_jax.music.grid import TRACKS, events
-from eqdiff_jax.takes import TAKES
+from eqdiff_jax.takes import HEARD, SLOTS, TAKES
+from eqdiff_jax.takes import check as check_takes
 from eqdiff_jax.training import baselines, checkpoint, report, systems
 from eqdiff_jax.training.score import Columns, Scored, compare, groups, observed, paired, rate
 from eqdiff_jax.types import Params
-
-_SLOTS = [LAYOUT[name].start for name in metrics.FIDELITY]
-_HEARD = [DESCRIPTORS.index(name) for name in metrics.FIDELITY.values()]
 
 
 class Settings(NamedTuple):
@@ -79,9 +76,10 @@ class Followed(NamedTuple):
 
 def check(settings: Settings) -> None:
     """Raise InputError, one line, for a setting that cannot be used."""
+    check_takes(settings.takes)
     for name in settings.dancers:
         dancers.source(name)
-    for name, least in (("draws", 1), ("limit", 2), ("samples", 2), ("steps", 0), ("seed", 0), ("takes", 1)):
+    for name, least in (("draws", 1), ("limit", 2), ("samples", 2), ("steps", 0), ("seed", 0)):
         value = getattr(settings, name)
         if value is not None and value < least:
             raise InputError(f"--{name} is {value}: use {least} or more")
@@ -113,7 +111,7 @@ def evaluate(params: Params, builder, settings: Settings | None = None, *, quiet
     followed = {s.grids.name: Followed(s.grids.asked, s.heard, s.grids.groups)
                 for s in found if s.grids.asked is not None}
     followed["held-out pairs"] = Followed(
-        np.concatenate([np.where(paired(part)[:, None], part["conditioning"][:, _SLOTS], np.nan) for part in halves]),
+        np.concatenate([np.where(paired(part)[:, None], part["conditioning"][:, SLOTS], np.nan) for part in halves]),
         np.concatenate([s.heard for s in found[-2:]]), np.concatenate([groups(part) for part in halves]))
     return report.Evaluation(
         settings=settings._asdict(), examples=len(test["tokens"]), windows=len(movement.conducted),
@@ -128,7 +126,7 @@ def evaluate(params: Params, builder, settings: Settings | None = None, *, quiet
 def _played(key, params: Params, movement: systems.Movement, settings: Settings, quiet: bool) -> list[Grids]:
     """The network's grids in six ways, and the Conductor's, to the same movement."""
     key_fresh, key_bounded = jax.random.split(key)
-    asked, members, beats = movement.conditioning[:, _SLOTS], movement.performance, movement.beats
+    asked, members, beats = movement.conditioning[:, SLOTS], movement.performance, movement.beats
 
     def played(key, guidance: float | None = None, takes: int = 1, *, fresh: bool = True) -> np.ndarray:
         return systems.play(key, params, movement, fresh=fresh, guidance=guidance, steps=settings.steps, takes=takes,
@@ -169,7 +167,7 @@ def _halves(test: Columns, most: int) -> list[Columns]:
 def _measure(grids: Grids, train: Columns) -> System:
     notes = [events(grid) for grid in grids.tokens]
     rows = np.ones(grids.tokens.shape[:2], bool) if grids.observed is None else grids.observed
-    heard = np.where(says(rows), np.array([of_events(x) for x in notes]), np.nan)[:, _HEARD]
+    heard = np.where(says(rows), np.array([of_events(x) for x in notes]), np.nan)[:, HEARD]
     return System(
         grids, np.array([metrics.measure(grid, row) for grid, row in zip(grids.tokens, rows, strict=True)]), heard,
         [metrics.features(x) for x in notes],
