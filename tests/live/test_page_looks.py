@@ -91,6 +91,7 @@ def test_everything_can_be_done_from_the_keyboard(browser, stage):
 
 
 def test_every_control_asks_the_server(stage, page):
+    before = len(stage.heard(Request))
     page.get_by_label("genre").select_option("techno")
     until(page, lambda: last_request(stage) == ("genre", "techno"))
     page.get_by_label("genre").select_option("any")
@@ -109,6 +110,9 @@ def test_every_control_asks_the_server(stage, page):
     wait(page, "eqdiff.player.lookahead === 'tight'")
     page.keyboard.press("Space")  # wherever the last click was
     until(page, lambda: last_request(stage) == ("hush", True))
+    assert [request[:] for request in stage.heard(Request)[before:]] == [
+        ("genre", "techno"), ("genre", None), ("lead", "10.0.0.8:39540"), ("bpm", RANGES["bpm"][1]), ("volume", 0.25),
+        ("lookahead", "tight"), ("hush", True)]  # each once, and nothing else
 
 
 def test_it_shows_what_plays(stage, page):
