@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from eqdiff_jax.asked import follow
 from eqdiff_jax.composer import KEPT, PROCESS, compose, posterior
 from eqdiff_jax.conditioning.encoder import Encoder, Layers, forward
 from eqdiff_jax.conditioning.layout import SCALE
@@ -157,9 +158,10 @@ def motion_gain(key: Array, weights: MotionWeights, bases: Array, when: Array, s
 
 @partial(jax.jit, static_argnames="steps")
 def token_gain(key: Array, params: Params, conditioning: Array, grids: Array, steps: int) -> Array:
-    """Worst total variation of one cell's guided posterior per |dc|, at each conditioning [S, 104] and grid. [S]
+    """Worst total variation of one cell's law per |dc|, at each conditioning [S, 104] and grid. [S]
 
-    |dp|_1 / 2 of the cell where it is largest; the best dc for its signs is J^T sign. The key is consumed.
+    The law is that of `compose` for kept grids, guided and leaned. |dp|_1 / 2 of the cell where it is largest; the best
+    dc for its signs is J^T sign. The key is consumed.
     """
     none = posterior(params, conditioning[:1], jnp.zeros(1, bool))
 
@@ -167,8 +169,10 @@ def token_gain(key: Array, params: Params, conditioning: Array, grids: Array, st
         unconditional = none(grid[None], jnp.zeros(1))
 
         def law(c: Array) -> Array:
-            given = posterior(params, c[None], jnp.ones(1, bool))(grid[None], jnp.zeros(1))
-            return jnp.exp(classifier_free(given, unconditional, KEPT))[0]
+            def guided(tokens: Array, t: Array) -> Array:
+                return classifier_free(posterior(params, c[None], jnp.ones(1, bool))(tokens, t), unconditional, KEPT)
+
+            return jnp.exp(follow(guided, c[None], 1.0)(grid[None], jnp.zeros(1)))[0]
 
         _, push = jax.linearize(law, point)
         pull = jax.linear_transpose(push, point)

@@ -1,6 +1,6 @@
 """Bar in, grid out: the one function that offline and live playing share.
 
-    conditioning [104] -> embedding [768] -> log posterior of each cell, legal and guided -> bounded change
+    conditioning [104] -> embedding [768] -> log posterior of each cell, legal, guided, leaned -> bounded change
 """
 
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ from typing import cast
 import jax
 import jax.numpy as jnp
 
+from eqdiff_jax import asked
 from eqdiff_jax.conditioning import LAYOUT, encoder
 from eqdiff_jax.denoiser import roformer_of
 from eqdiff_jax.diffusion import (
@@ -71,9 +72,9 @@ def predictor(params: Params, conditioning: Array, guidance: Array | float = GUI
 def compose(key: Array, params: Params, conditioning: Array, previous: Array, *,
             previous_conditioning: Array | None = None, steps: Array | int = 0, temperature: Array | float = 0.0,
             guidance: Array | float | None = None, scoring: Array | float = SCORING,
-            kappa: Array | float = bounded_change.KAPPA, idle: Array | int = bounded_change.IDLE,
-            most: Array | int = bounded_change.MOST, negative: Array | None = None,
-            sampler: str = "analytic") -> Change:
+            follow: Array | float = 1.0, kappa: Array | float = bounded_change.KAPPA,
+            idle: Array | int = bounded_change.IDLE, most: Array | int = bounded_change.MOST,
+            negative: Array | None = None, sampler: str = "analytic") -> Change:
     """The next grid, at most `budget` cells away from the previous one.
 
     Args:
@@ -86,6 +87,8 @@ def compose(key: Array, params: Params, conditioning: Array, previous: Array, *,
       steps, temperature: scalar or [B]; 0 takes them from the window's prediction_confidence (commitment).
       guidance: weight of classifier-free guidance, 1 for none; None: GUIDANCE for a first grid, KEPT for others.
       scoring: the same weight where cells are scored that may have to go.
+      follow: scalar or [B], how strongly both laws lean towards the asked number of notes and spread of melodies
+        (`asked.follow`); 0 leaves them alone.
       negative: a conditioning to keep away from, shaped as conditioning (`predictor`).
       sampler: a name of `diffusion.SAMPLERS`.
       kappa, idle, most: the budget min(most, floor(kappa ||c - c_prev|| 384) + idle).
@@ -103,7 +106,8 @@ def compose(key: Array, params: Params, conditioning: Array, previous: Array, *,
     if guidance is None:
         first = jnp.all(previous == PROCESS.mask, axis=(1, 2), keepdims=True)[..., None]
         guidance = jnp.where(first, GUIDANCE, KEPT)
-    guided, judge = (predictor(params, conditioning, weight, negative) for weight in (guidance, scoring))
+    guided, judge = (asked.follow(predictor(params, conditioning, weight, negative), conditioning, follow)
+                     for weight in (guidance, scoring))
     change = transition(key, guided, conditioning, previous, previous_conditioning, judge=judge,
                         steps=steps, temperature=temperature, kappa=kappa, idle=idle, most=most, sampler=sampler)
     return jax.tree.map(lambda x: x[0] if x.ndim else x, change) if single else change

@@ -47,6 +47,7 @@ class Settings(NamedTuple):
     sampler: str = "analytic"
     mode: str = "diffusion"
     takes: int = TAKES  # grids made for each window, of which the nearest to what the movement asks is played
+    follow: float = 1.0  # how strongly the network's law leans towards that (asked.py)
 
 
 class Performance(NamedTuple):
@@ -77,6 +78,8 @@ def check(settings: Settings) -> None:
     if settings.sampler not in SAMPLERS:
         raise InputError(f"unknown sampler {settings.sampler!r}: choose one of {', '.join(SAMPLERS)}")
     check_takes(settings.takes)
+    if not 0.0 <= settings.follow <= 10.0:
+        raise InputError(f"--follow is {settings.follow:g}: use 0 (the network's own law) .. 10")
     if settings.mode not in MODES:
         raise InputError(f"unknown mode {settings.mode!r}: choose one of {', '.join(MODES)}")
     genre_vector(settings.genre)
@@ -123,7 +126,8 @@ def perform(params: Params, limbs: np.ndarray, edges: np.ndarray, settings: Sett
             change = compose_takes(
                 jax.random.fold_in(key, i), music, jnp.asarray(conditioning), jnp.asarray(grid), takes=settings.takes,
                 previous_conditioning=jnp.asarray(conditioning if before is None else before),
-                steps=settings.steps, temperature=settings.temperature, sampler=settings.sampler)
+                steps=settings.steps, temperature=settings.temperature, sampler=settings.sampler,
+                follow=settings.follow)
             if bool(change.invalid):
                 raise InputError(f"window {i}: the network gave NaN; its weights are damaged, load another checkpoint")
             new, steps, temperature = np.asarray(change.tokens), int(change.steps), float(change.temperature)

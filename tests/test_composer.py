@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from networks import random_params
 
 from eqdiff_jax import composer
 from eqdiff_jax.composer import PROCESS, compose, hide, infill, predictor, transition
-from eqdiff_jax.conditioning import LAYOUT, encoder
-from eqdiff_jax.denoiser import Roformer
+from eqdiff_jax.conditioning import LAYOUT
 from eqdiff_jax.diffusion import legal_log_posterior
 from eqdiff_jax.music import LEGAL
 from eqdiff_jax.music.grid import SHAPE
@@ -18,14 +18,7 @@ EMPTY = jnp.full(SHAPE, PROCESS.mask, jnp.int32)
 
 @pytest.fixture(scope="module")
 def params():
-    """A random network with large weights: it has opinions, and they are nonsense."""
-    net = Roformer(width=64, depth=1, patch=4)
-    tree = {"encoder": encoder.init(jax.random.key(0), jnp.zeros((1, 104)))["params"],
-            "denoiser": net.init(jax.random.key(1), EMPTY[None], jnp.zeros((1, 768)))["params"]}
-    leaves = jax.tree.leaves(tree)
-    noise = jax.random.split(jax.random.key(2), len(leaves))
-    wild = [x + 0.3 * jax.random.normal(k, x.shape) for x, k in zip(leaves, noise, strict=True)]
-    return jax.tree.unflatten(jax.tree.structure(tree), wild)
+    return random_params(0.3)  # large weights: it is sure of itself
 
 
 def conditioning(seed, confidence=0.9):

@@ -26,12 +26,13 @@ from eqdiff_jax.diffusion.samplers import (
 )
 from eqdiff_jax.diffusion.sampling import sample
 from eqdiff_jax.diffusion.schedule import GRIDS, SCHEDULES, commitment, cosine_grid, uniform_grid
+from eqdiff_jax.diffusion.tilting import tilt
 
 __all__ = [
     "GRIDS", "PROCESSES", "SAMPLERS", "SCHEDULES", "Analytic", "Ancestral", "Confidence", "Euler", "FirstHitting",
     "LeaveOneOut", "Mean", "Parallel", "ReMDM", "Score", "absorbing", "antithetic_times", "as_leave_one_out", "as_mean",
     "as_score", "auxiliary_cross_entropy", "budget", "categorical", "cell_log_likelihood", "classifier_free",
     "commitment", "cosine_grid", "exact_nelbo", "hybrid", "lambda_cross_entropy", "legal_log_posterior",
-    "masked_cross_entropy", "nelbo", "remask_least_likely", "sample", "score_entropy", "uniform", "uniform_grid",
-    "variational_bound",
+    "masked_cross_entropy", "nelbo", "remask_least_likely", "sample", "score_entropy", "tilt", "uniform",
+    "uniform_grid", "variational_bound",
 ]

@@ -77,8 +77,8 @@ FILLS = np.array([[_IDS[n] for n in _FILLS[t].split()] for t in TRACKS], np.int3
 for _table in (LEGAL, FILLS):
     _table.setflags(write=False)
 
-_SOUND = np.zeros(len(VOCABULARY), bool)  # tokens that start a note
-_SOUND[list(VOCABULARY.ranges["pitch"]) + list(VOCABULARY.ranges["drum"])] = True
+SOUNDS = np.zeros(len(VOCABULARY), bool)  # tokens that start a note
+SOUNDS[list(VOCABULARY.ranges["pitch"]) + list(VOCABULARY.ranges["drum"])] = True
 _REPEAT, _FILL, _BREAK = VOCABULARY.ranges["structure"]
 _LENGTH_OF = {_IDS[name]: length for name, length in LENGTHS.items()}
 _TOKEN_OF_LENGTH = {length: token for token, length in _LENGTH_OF.items()}
@@ -156,7 +156,7 @@ def _expand_row(row: np.ndarray, fill: np.ndarray) -> np.ndarray:
 
 def _spans(row: np.ndarray) -> list[tuple[int, int]]:
     """Each onset with the step of the next one (or 32)."""
-    onsets = [int(s) for s in np.flatnonzero(_SOUND[row])]
+    onsets = [int(s) for s in np.flatnonzero(SOUNDS[row])]
     return list(zip(onsets, [*onsets, STEPS][1:], strict=True))
 
 

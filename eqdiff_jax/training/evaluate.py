@@ -17,6 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from eqdiff_jax import data
+from eqdiff_jax.asked import HEARD, SLOTS
 from eqdiff_jax.composer import GUIDANCE
 from eqdiff_jax.data import movement as dancers
 from eqdiff_jax.data.pairing import says
@@ -25,7 +26,7 @@ from eqdiff_jax.errors import InputError
 from eqdiff_jax.music import metrics
 from eqdiff_jax.music.descriptors import of_events
 from eqdiff_jax.music.grid import TRACKS, events
-from eqdiff_jax.takes import HEARD, SLOTS, TAKES
+from eqdiff_jax.takes import TAKES
 from eqdiff_jax.takes import check as check_takes
 from eqdiff_jax.training import baselines, checkpoint, report, systems
 from eqdiff_jax.training.score import Columns, Scored, compare, groups, observed, paired, rate
@@ -124,22 +125,25 @@ def evaluate(params: Params, builder, settings: Settings | None = None, *, quiet
 
 
 def _played(key, params: Params, movement: systems.Movement, settings: Settings, quiet: bool) -> list[Grids]:
-    """The network's grids in six ways, and the Conductor's, to the same movement."""
+    """The network's grids in several ways, and the Conductor's, to the same movement."""
     key_fresh, key_bounded = jax.random.split(key)
     asked, members, beats = movement.conditioning[:, SLOTS], movement.performance, movement.beats
 
-    def played(key, guidance: float | None = None, takes: int = 1, *, fresh: bool = True) -> np.ndarray:
-        return systems.play(key, params, movement, fresh=fresh, guidance=guidance, steps=settings.steps, takes=takes,
-                            quiet=quiet)
+    def played(name: str, *, fresh: bool = True, **knobs) -> Grids:
+        tokens = systems.play(key_fresh if fresh else key_bounded, params, movement, fresh=fresh, steps=settings.steps,
+                              quiet=quiet, **knobs)
+        return Grids(name, tokens, members, asked if knobs.get("guidance") != 0.0 else None, beats)
 
+    best = f"best of {settings.takes} takes"
     return [
-        Grids(f"model, best of {settings.takes} takes", played(key_fresh, takes=settings.takes), members, asked, beats),
-        *(Grids(f"model, guidance {g:g}", played(key_fresh, g), members, asked, beats) for g in (GUIDANCE, 1.0)),
-        Grids(f"model, bounded change, best of {settings.takes} takes",
-              played(key_bounded, takes=settings.takes, fresh=False), members, asked, beats),
-        Grids("model, bounded change", played(key_bounded, fresh=False), members, asked, beats),
+        played(f"model, {best}", takes=settings.takes),
+        played("model"),
+        *(played(f"model, guidance {g:g}, not leaned", guidance=g, follow=0.0) for g in (GUIDANCE, 1.0)),
+        played(f"model, bounded change, {best}", takes=settings.takes, fresh=False),
+        played("model, bounded change", fresh=False),
+        played("model, bounded change, not leaned", fresh=False, follow=0.0),
         Grids("Conductor", movement.conducted, members, asked, beats),
-        Grids("model, unconditional", played(key_fresh, 0.0), members, None, beats)]
+        played("model, unconditional", guidance=0.0, follow=0.0)]
 
 
 def _baseline_grids(train: Columns, markov: baselines.Markov, movement: systems.Movement, seed: int) -> list[Grids]:

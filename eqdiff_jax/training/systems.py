@@ -97,14 +97,15 @@ def _performances(chain, clip: Clip):
             yield performance, row["conditioning"], row["tokens"], STEPS * (inside - start) / (end - start)
 
 
-def play(key: Array, params: Params, movement: Movement, *, fresh: bool, guidance: float | None = None, steps: int = 24,
-         takes: int = 1, quiet: bool = True) -> np.ndarray:
+def play(key: Array, params: Params, movement: Movement, *, fresh: bool, guidance: float | None = None,
+         follow: float = 1.0, steps: int = 24, takes: int = 1, quiet: bool = True) -> np.ndarray:
     """The windows played in order, all performances side by side. int32 [W, 12, 32]
 
     fresh: every cell of every window is new (full regeneration); else at most a budget of them changes from window to
     window. As in `performance.perform`, the slot of instrument activations says what this system played last. guidance
     0 is the unconditional network, None what `compose` takes; steps 0 leaves them to the commitment rule, which sets
     the temperature in any case.
+    follow: how strongly the law leans towards what the movement asks (asked.py), 0 for not at all.
     takes: grids made for each window, of which one is played (takes.py).
     The key is consumed.
     """
@@ -123,7 +124,7 @@ def play(key: Array, params: Params, movement: Movement, *, fresh: bool, guidanc
         change = compose_takes(jax.random.fold_in(key, i), music, jnp.asarray(conditioning),
                                jnp.asarray(empty if fresh else grids), takes=takes, steps=steps,
                                previous_conditioning=jnp.asarray(conditioning if before is None else before),
-                               guidance=guidance)
+                               guidance=guidance, follow=follow)
         grids, before = _valid(change), conditioning
         heard = np.stack([instrument_activations(grid) for grid in grids])
         made[rows[i < lengths]] = grids[i < lengths]

@@ -189,16 +189,17 @@ def test_every_law_is_scored_on_the_same_cells(world):
 
 def test_the_report_names_every_system_and_every_figure(found):
     names = [row["name"] for row in found.metrics]
-    assert names == ["model, best of 4 takes", "model, guidance 3", "model, guidance 1",
-                     "model, bounded change, best of 4 takes", "model, bounded change", "Conductor",
+    assert names == ["model, best of 4 takes", "model", "model, guidance 3, not leaned",
+                     "model, guidance 1, not leaned", "model, bounded change, best of 4 takes",
+                     "model, bounded change", "model, bounded change, not leaned", "Conductor",
                      "model, unconditional", "Markov within tracks", "unigram per track", *report.REAL]
-    assert [row["name"] for row in found.fidelity] == [*names[:6], "held-out pairs"]
+    assert [row["name"] for row in found.fidelity] == [*names[:8], "held-out pairs"]
     assert all(row["legality"]["mean"] == 1.0 for row in found.metrics)
     assert all(0 <= row["overlapping_area_mean"] <= 1 for row in found.metrics[:-1])
     assert np.isnan(found.metrics[-1]["overlapping_area_mean"])  # the reference itself
     assert all(-1 <= pair["rho"] <= 1 for row in found.fidelity for pair in row["pairs"].values()
                if not np.isnan(pair["rho"]))
-    conductor = found.metrics[5]
+    conductor = found.metrics[names.index("Conductor")]
     assert conductor["beat_score"]["counted"] <= conductor["grids"] == found.windows <= 8
     text = report.markdown(found, "somewhere", "tiny")
     assert all(f"| {name} |" in text for name in names) and " nan" not in text

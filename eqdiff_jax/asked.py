@@ -1,0 +1,133 @@
+"""What a movement asks of the music, and how nearly grids, and laws of cells, do it.
+
+    standing: where a value is among its like over the pairs of training, 0 to 1, F_k for what grids have, G_k for what
+              movements ask (data/pairing.py matched their ranks)
+    goals   : the number of notes, and the spread of the melodies, that stand where the movement stands
+    follow  : the network's law, tilted towards both goals (diffusion/tilting.py)
+
+    python -m eqdiff_jax.asked --data_dir runs/data       prints the tables below, from the dataset `shippable`
+"""
+
+import argparse
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from eqdiff_jax.conditioning import LAYOUT
+from eqdiff_jax.diffusion import tilt
+from eqdiff_jax.music import DESCRIPTORS, VOCABULARY, descriptors
+from eqdiff_jax.music.descriptors import ONSETS_PER_UNIT
+from eqdiff_jax.music.grid import SOUNDS
+from eqdiff_jax.music.metrics import FIDELITY
+from eqdiff_jax.types import Array, Predict
+
+SLOTS = [LAYOUT[name].start for name in FIDELITY]  # of the conditioning: what is asked
+HEARD = [DESCRIPTORS.index(name) for name in FIDELITY.values()]  # of the descriptors: what a grid has of it
+LEVELS = np.linspace(0.0, 1.0, 13)  # of the tables
+
+# Quantiles over complete training pairs of `shippable`, in the order of FIDELITY; semitones of spread.
+ASKED = np.array([
+    (0.000, 0.033, 0.114, 0.233, 0.333, 0.406, 0.510, 0.663, 0.891, 0.920, 0.946, 0.973, 0.996),
+    (0.000, 0.244, 0.270, 0.289, 0.308, 0.322, 0.340, 0.367, 0.410, 0.464, 0.517, 0.580, 0.778),
+    (0.000, 0.073, 0.160, 0.221, 0.281, 0.361, 0.456, 0.549, 0.618, 0.698, 0.760, 0.814, 0.931),
+    (0.040, 0.182, 0.281, 0.340, 0.393, 0.447, 0.506, 0.591, 0.715, 0.802, 0.945, 0.978, 1.000),
+    (0.122, 0.197, 0.227, 0.266, 0.308, 0.350, 0.419, 0.514, 0.659, 0.778, 0.870, 0.967, 1.000),
+])
+HAS = np.array([
+    (0.080, 0.298, 0.381, 0.430, 0.487, 0.523, 0.556, 0.592, 0.628, 0.658, 0.704, 0.757, 0.895),
+    (0.000, 0.092, 0.167, 0.214, 0.244, 0.268, 0.292, 0.319, 0.345, 0.375, 0.417, 0.479, 0.875),
+    (0.000, 0.045, 0.080, 0.101, 0.117, 0.135, 0.154, 0.171, 0.189, 0.208, 0.230, 0.268, 1.000),
+    (0.000, 0.058, 0.092, 0.121, 0.144, 0.162, 0.180, 0.200, 0.224, 0.249, 0.276, 0.322, 1.000),
+    (0.000, 0.307, 0.407, 0.447, 0.482, 0.516, 0.543, 0.567, 0.596, 0.623, 0.661, 0.725, 1.000),
+])
+SPREADS = np.array((
+    0.000, 0.667, 1.399, 1.724, 1.976, 2.160, 2.321, 2.553, 2.799, 3.064, 3.453, 3.981, 6.200))
+
+NOTES, SPREAD = 2.0, 5.0  # most log odds by which a note, and an octave from the melody's centre, is leaned on
+_PITCHED = np.isin(np.arange(len(VOCABULARY)), VOCABULARY.ranges["pitch"])
+_PITCH = np.array([VOCABULARY.pitch(i) if pitched else 0 for i, pitched in enumerate(_PITCHED)], np.float32)
+
+
+def standing(values: np.ndarray, quantiles: np.ndarray) -> np.ndarray:
+    """Where each value stands among its like: [N, K], increasing quantiles [K, Q] -> [N, K] in [0, 1]."""
+    levels = np.linspace(0.0, 1.0, quantiles.shape[1])
+    return np.stack([np.interp(column, row, levels) for column, row in zip(values.T, quantiles, strict=True)], axis=-1)
+
+
+def goals(conditioning: Array) -> tuple[Array, Array]:
+    """Notes, 0 to 384, and semitones of spread that stand where periodicity and curvature do. [B, 104] -> [B], [B]"""
+    asked = [conditioning[:, slot] for slot in SLOTS]
+    density, range_ = (list(FIDELITY.values()).index(name) for name in ("density", "range"))
+    share, semitones = (
+        jnp.interp(jnp.interp(asked[k], ASKED[k], LEVELS), LEVELS, table)
+        for k, table in ((density, HAS[density]), (range_, SPREADS)))
+    return -ONSETS_PER_UNIT * jnp.log1p(-share), semitones
+
+
+def spread(law: Array) -> Array:
+    """Mean distance of pitched notes from the mean pitch of their track, in semitones. [B, 12, 32, 81] -> [B]
+
+    law: the probabilities of each cell; of a grid, ones and zeros. 0 where no pitched note can be.
+    """
+    weight = law * _PITCHED
+    return jnp.sum(weight * _distance(weight), axis=(1, 2, 3)) / jnp.maximum(jnp.sum(weight, axis=(1, 2, 3)), 1e-6)
+
+
+def _distance(weight: Array) -> Array:
+    """Semitones from the centre of the track, [B, 12, 1, 81], for weights of pitched notes [B, 12, 32, 81]."""
+    centre = jnp.sum(weight * _PITCH, axis=(2, 3)) / jnp.maximum(jnp.sum(weight, axis=(2, 3)), 1e-6)
+    return jnp.abs(_PITCH - centre[..., None])[:, :, None]
+
+
+def follow(predict: Predict, conditioning: Array, strength: Array | float) -> Predict:
+    """`predict`, its hidden cells leaned towards the goals of conditioning [B, 104], with those that stand counted in.
+
+    First the spread: over all pitched notes, distance - goal adds up to 0 in the mean, with the centres of the law as
+    it was. Then the number of notes (written ones: macros are not read). strength, scalar or [B], scales the most log
+    odds of both, NOTES per note and SPREAD per octave; 0 is `predict`.
+    """
+    count, semitones = goals(conditioning)
+    strength = jnp.broadcast_to(jnp.asarray(strength, jnp.float32), count.shape)
+
+    def leaning(tokens: Array, t: Array) -> Array:
+        log, hidden = predict(tokens, t), tokens == VOCABULARY.mask
+        stands = jax.nn.one_hot(tokens, len(VOCABULARY))  # all zero for the mask
+        weight = jnp.where(hidden[..., None], jnp.exp(log), stands) * _PITCHED
+        octaves = jnp.asarray(_PITCHED, log.dtype) * (_distance(weight) - semitones[:, None, None, None]) / 12.0
+        log = tilt(log, octaves, hidden, -jnp.sum(stands * octaves, axis=(1, 2, 3)), SPREAD * strength)
+        return tilt(log, jnp.asarray(SOUNDS, log.dtype), hidden, count - jnp.sum(stands * SOUNDS, axis=(1, 2, 3)),
+                    NOTES * strength)
+
+    return leaning
+
+
+def tables(conditioning: np.ndarray, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """ASKED, HAS and SPREADS of pairs [N, 104], int [N, 12, 32] that are complete."""
+    has = np.array([descriptors(grid) for grid in tokens])[:, HEARD]
+    wide = np.concatenate([spread(jax.nn.one_hot(part, len(VOCABULARY)))
+                           for part in np.array_split(tokens, len(tokens) // 256 + 1)])
+    return (np.quantile(conditioning[:, SLOTS], LEVELS, axis=0).T, np.quantile(has, LEVELS, axis=0).T,
+            np.quantile(wide, LEVELS))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print the tables of a dataset's complete training pairs."""
+    from eqdiff_jax import data
+
+    parser = argparse.ArgumentParser(prog="asked", description="The tables of eqdiff_jax/asked.py.")
+    parser.add_argument("--data", default="shippable", help="data config")
+    parser.add_argument("--data_dir", default="runs/data", help="where the pairs are, or are built")
+    args = parser.parse_args(argv)
+    train = data.arrays(data.prepare(args.data, args.data_dir), "train")
+    complete = train["observed"].all(1) & train["paired"]
+    found = tables(train["conditioning"][complete], train["tokens"][complete])
+    with np.printoptions(precision=3, suppress=True, floatmode="fixed", linewidth=120):
+        for name, table in zip(("ASKED", "HAS", "SPREADS"), found, strict=True):
+            print(f"{name}\n{table}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

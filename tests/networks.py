@@ -1,0 +1,18 @@
+"""Random networks in the shape of a checkpoint: they have opinions, and these are nonsense."""
+
+import jax
+import jax.numpy as jnp
+
+from eqdiff_jax.conditioning import encoder
+from eqdiff_jax.denoiser import Roformer
+from eqdiff_jax.music.grid import SHAPE
+
+
+def random_params(scale):
+    """`encoder` and `denoiser` of one layer, fresh weights plus normal noise of this deviation."""
+    net = Roformer(width=64, depth=1, patch=4)
+    tree = {"encoder": encoder.init(jax.random.key(0), jnp.zeros((1, 104)))["params"],
+            "denoiser": net.init(jax.random.key(1), jnp.zeros((1, *SHAPE), jnp.int32), jnp.zeros((1, 768)))["params"]}
+    keys = jax.random.split(jax.random.key(2), len(jax.tree.leaves(tree)))
+    return jax.tree.unflatten(jax.tree.structure(tree), [
+        x + scale * jax.random.normal(k, x.shape) for x, k in zip(jax.tree.leaves(tree), keys, strict=True)])
