@@ -52,7 +52,7 @@ def parser() -> Parser:
     p.add_argument("--takes", type=int, default=performance.Settings().takes, metavar="N",
                    help="grids made for each window; the one that does most of what the movement asks is played")
     p.add_argument("--follow", type=float, default=1.0, metavar="X", help="how hard the number of notes and the spread "
-                   "of melodies follow the movement; 0: as the network hears it")
+                   "of melodies follow the movement, 0 to 10; 0 leaves both to the network, and to takes")
     p.add_argument("--mode", default="diffusion", help="diffusion (the network) or threshold (the Conductor's rules)")
     p.add_argument("--out", default="out", metavar="DIR", help="folder for grids.npz, song.strudel.js, song.mid, …")
     return p

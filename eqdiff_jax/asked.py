@@ -17,6 +17,7 @@ import numpy as np
 
 from eqdiff_jax.conditioning import LAYOUT
 from eqdiff_jax.diffusion import tilt
+from eqdiff_jax.errors import InputError
 from eqdiff_jax.music import DESCRIPTORS, VOCABULARY, descriptors
 from eqdiff_jax.music.descriptors import ONSETS_PER_UNIT
 from eqdiff_jax.music.grid import SOUNDS
@@ -45,9 +46,16 @@ HAS = np.array([
 SPREADS = np.array((
     0.000, 0.667, 1.399, 1.724, 1.976, 2.160, 2.321, 2.553, 2.799, 3.064, 3.453, 3.981, 6.200))
 
-NOTES, SPREAD = 2.0, 5.0  # most log odds by which a note, and an octave from the melody's centre, is leaned on
+MOST = 10.0  # strength of following
+NOTES, SPREAD = 2.0, 10.0  # most log odds by which a note, and an octave from the melody's centre, is leaned on
 _PITCHED = np.isin(np.arange(len(VOCABULARY)), VOCABULARY.ranges["pitch"])
 _PITCH = np.array([VOCABULARY.pitch(i) if pitched else 0 for i, pitched in enumerate(_PITCHED)], np.float32)
+
+
+def check(strength: float) -> None:
+    """Raise InputError for a strength of following that cannot be used."""
+    if not 0.0 <= strength <= MOST:
+        raise InputError(f"--follow is {strength:g}: use 0 .. {MOST:g}")
 
 
 def standing(values: np.ndarray, quantiles: np.ndarray) -> np.ndarray:
@@ -57,13 +65,18 @@ def standing(values: np.ndarray, quantiles: np.ndarray) -> np.ndarray:
 
 
 def goals(conditioning: Array) -> tuple[Array, Array]:
-    """Notes, 0 to 384, and semitones of spread that stand where periodicity and curvature do. [B, 104] -> [B], [B]"""
-    asked = [conditioning[:, slot] for slot in SLOTS]
-    density, range_ = (list(FIDELITY.values()).index(name) for name in ("density", "range"))
-    share, semitones = (
-        jnp.interp(jnp.interp(asked[k], ASKED[k], LEVELS), LEVELS, table)
-        for k, table in ((density, HAS[density]), (range_, SPREADS)))
-    return -ONSETS_PER_UNIT * jnp.log1p(-share), semitones
+    """Notes, and semitones of spread, that stand where periodicity and curvature do. [B, 104] -> [B], [B]
+
+    The outermost twelfths are left out, since one still body should not ask for the emptiest grid of all: 34 to 136
+    notes, 0.67 to 3.98 semitones.
+    """
+    def found(name: str, table: np.ndarray) -> Array:
+        k = list(FIDELITY.values()).index(name)
+        level = jnp.interp(conditioning[:, SLOTS[k]], ASKED[k], LEVELS)
+        return jnp.interp(jnp.clip(level, LEVELS[1], LEVELS[-2]), LEVELS, table)
+
+    density = found("density", HAS[list(FIDELITY.values()).index("density")])
+    return -ONSETS_PER_UNIT * jnp.log1p(-density), found("range", SPREADS)
 
 
 def spread(law: Array) -> Array:
@@ -71,34 +84,49 @@ def spread(law: Array) -> Array:
 
     law: the probabilities of each cell; of a grid, ones and zeros. 0 where no pitched note can be.
     """
-    weight = law * _PITCHED
-    return jnp.sum(weight * _distance(weight), axis=(1, 2, 3)) / jnp.maximum(jnp.sum(weight, axis=(1, 2, 3)), 1e-6)
+    pitched = law * _PITCHED
+    return jnp.sum(pitched * _distance(pitched), axis=(1, 2, 3)) / _or_one(jnp.sum(pitched, axis=(1, 2, 3)))
 
 
-def _distance(weight: Array) -> Array:
-    """Semitones from the centre of the track, [B, 12, 1, 81], for weights of pitched notes [B, 12, 32, 81]."""
-    centre = jnp.sum(weight * _PITCH, axis=(2, 3)) / jnp.maximum(jnp.sum(weight, axis=(2, 3)), 1e-6)
+def _distance(pitched: Array) -> Array:
+    """Semitones from the centre of the track, [B, 12, 1, 81], for probabilities of pitched notes [B, 12, 32, 81]."""
+    centre = jnp.sum(pitched * _PITCH, axis=(2, 3)) / _or_one(jnp.sum(pitched, axis=(2, 3)))
     return jnp.abs(_PITCH - centre[..., None])[:, :, None]
 
 
-def follow(predict: Predict, conditioning: Array, strength: Array | float) -> Predict:
+def _or_one(x: Array) -> Array:
+    return jnp.where(x > 0, x, 1.0)
+
+
+def follow(predict: Predict, conditioning: Array, strength: Array | float, temperature: Array | float = 1.0) -> Predict:
     """`predict`, its hidden cells leaned towards the goals of conditioning [B, 104], with those that stand counted in.
 
-    First the spread: over all pitched notes, distance - goal adds up to 0 in the mean, with the centres of the law as
-    it was. Then the number of notes (written ones: macros are not read). strength, scalar or [B], scales the most log
-    odds of both, NOTES per note and SPREAD per octave; 0 is `predict`.
+    First the spread, which moves pitches and leaves alone how likely a cell is pitched: over all pitched notes,
+    distance - goal adds up to 0 in the mean, with the centres of the law as it was. Then the number of notes (written
+    ones: macros are not read). strength, scalar or [B], scales the most log odds of both, NOTES per note and SPREAD per
+    octave; 0 is `predict`. Sums are those of the law at the temperature, scalar or [B], at which it will be drawn from.
     """
     count, semitones = goals(conditioning)
-    strength = jnp.broadcast_to(jnp.asarray(strength, jnp.float32), count.shape)
+    strength, temperature = (jnp.broadcast_to(jnp.asarray(x, jnp.float32), count.shape)
+                             for x in (strength, temperature))
+    heat = temperature[:, None, None, None]
 
     def leaning(tokens: Array, t: Array) -> Array:
-        log, hidden = predict(tokens, t), tokens == VOCABULARY.mask
+        hidden = tokens == VOCABULARY.mask
         stands = jax.nn.one_hot(tokens, len(VOCABULARY))  # all zero for the mask
-        weight = jnp.where(hidden[..., None], jnp.exp(log), stands) * _PITCHED
-        octaves = jnp.asarray(_PITCHED, log.dtype) * (_distance(weight) - semitones[:, None, None, None]) / 12.0
-        log = tilt(log, octaves, hidden, -jnp.sum(stands * octaves, axis=(1, 2, 3)), SPREAD * strength)
-        return tilt(log, jnp.asarray(SOUNDS, log.dtype), hidden, count - jnp.sum(stands * SOUNDS, axis=(1, 2, 3)),
-                    NOTES * strength)
+        log = jax.nn.log_softmax(predict(tokens, t) / heat)
+        within = jnp.where(_PITCHED, log, -jnp.inf)
+        melodic = jnp.any(within > -jnp.inf, axis=-1)
+        within = jnp.where(melodic[..., None], within, 0.0)  # never read
+        likely = jax.nn.logsumexp(within, axis=-1)  # log probability of a pitched note
+        pitched = jnp.where(hidden[..., None], jnp.exp(log), stands) * _PITCHED
+        octaves = (_distance(pitched) - semitones[:, None, None, None]) / 12.0
+        moved = tilt(within, octaves, jnp.where(hidden & melodic, jnp.exp(likely), 0.0),
+                     -jnp.sum(stands * _PITCHED * octaves, axis=(1, 2, 3)), SPREAD * strength)
+        log = jnp.where(_PITCHED & melodic[..., None], moved + likely[..., None], log)
+        log = tilt(log, jnp.asarray(SOUNDS, log.dtype), hidden.astype(log.dtype),
+                   count - jnp.sum(stands * SOUNDS, axis=(1, 2, 3)), NOTES * strength)
+        return heat * log
 
     return leaning
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from eqdiff_jax.asked import follow
+from eqdiff_jax import asked
 from eqdiff_jax.composer import KEPT, PROCESS, compose, posterior
 from eqdiff_jax.conditioning.encoder import Encoder, Layers, forward
 from eqdiff_jax.conditioning.layout import SCALE
@@ -157,11 +157,12 @@ def motion_gain(key: Array, weights: MotionWeights, bases: Array, when: Array, s
 
 
 @partial(jax.jit, static_argnames="steps")
-def token_gain(key: Array, params: Params, conditioning: Array, grids: Array, steps: int) -> Array:
-    """Worst total variation of one cell's law per |dc|, at each conditioning [S, 104] and grid. [S]
+def token_gain(key: Array, params: Params, conditioning: Array, grids: Array, follow: float, steps: int
+               ) -> Array:
+    """Worst total variation of one hidden cell's law per |dc|, at each conditioning [S, 104] and grid. [S]
 
-    The law is that of `compose` for kept grids, guided and leaned. |dp|_1 / 2 of the cell where it is largest; the best
-    dc for its signs is J^T sign. The key is consumed.
+    The law is that of `compose` for kept grids at temperature 1, guided, and leaned by `follow`. |dp|_1 / 2 of the cell
+    where it is largest; the best dc for its signs is J^T sign. The key is consumed.
     """
     none = posterior(params, conditioning[:1], jnp.zeros(1, bool))
 
@@ -172,14 +173,14 @@ def token_gain(key: Array, params: Params, conditioning: Array, grids: Array, st
             def guided(tokens: Array, t: Array) -> Array:
                 return classifier_free(posterior(params, c[None], jnp.ones(1, bool))(tokens, t), unconditional, KEPT)
 
-            return jnp.exp(follow(guided, c[None], 1.0)(grid[None], jnp.zeros(1)))[0]
+            return jnp.exp(asked.follow(guided, c[None], follow)(grid[None], jnp.zeros(1)))[0]
 
         _, push = jax.linearize(law, point)
         pull = jax.linear_transpose(push, point)
 
         def body(d: Array, _: None) -> tuple[Array, Array]:
             change = push(d)
-            variation = 0.5 * jnp.sum(jnp.abs(change), axis=-1)
+            variation = jnp.where(grid == PROCESS.mask, 0.5 * jnp.sum(jnp.abs(change), axis=-1), 0.0)
             worst = variation == jnp.max(variation)
             d = pull(jnp.sign(change) * worst[..., None])[0]
             return d / jnp.maximum(jnp.linalg.norm(d), 1e-12), jnp.max(variation)
@@ -191,12 +192,13 @@ def token_gain(key: Array, params: Params, conditioning: Array, grids: Array, st
     return jax.lax.map(lambda a: at(*a), (jax.random.split(key, len(grids)), conditioning, grids))
 
 
-def compose_grids(key: Array, params: Params, conditioning: np.ndarray) -> np.ndarray:
+def compose_grids(key: Array, params: Params, conditioning: np.ndarray, follow: float) -> np.ndarray:
     """Grids [N, 12, 32] composed one after the other for the conditionings [N, 104]. The key is consumed."""
     grid, before, grids = jnp.full(SHAPE, PROCESS.mask, jnp.int32), jnp.asarray(conditioning[0]), []
     music = {name: params[name] for name in ("encoder", "denoiser")}
     for i, now in enumerate(jnp.asarray(conditioning)):
-        grid = compose(jax.random.fold_in(key, i), music, now, grid, previous_conditioning=before).tokens
+        grid = compose(jax.random.fold_in(key, i), music, now, grid, previous_conditioning=before,
+                       follow=follow).tokens
         before = now
         grids.append(np.asarray(grid))
     return np.stack(grids)

@@ -106,8 +106,9 @@ def compose(key: Array, params: Params, conditioning: Array, previous: Array, *,
     if guidance is None:
         first = jnp.all(previous == PROCESS.mask, axis=(1, 2), keepdims=True)[..., None]
         guidance = jnp.where(first, GUIDANCE, KEPT)
-    guided, judge = (asked.follow(predictor(params, conditioning, weight, negative), conditioning, follow)
-                     for weight in (guidance, scoring))
+    steps, temperature = _committed(conditioning, steps, temperature)
+    guided, judge = (asked.follow(predictor(params, conditioning, weight, negative), conditioning, follow, heat)
+                     for weight, heat in ((guidance, temperature), (scoring, 1.0)))
     change = transition(key, guided, conditioning, previous, previous_conditioning, judge=judge,
                         steps=steps, temperature=temperature, kappa=kappa, idle=idle, most=most, sampler=sampler)
     return jax.tree.map(lambda x: x[0] if x.ndim else x, change) if single else change
@@ -123,23 +124,29 @@ def hide(tokens: Array, tracks: Sequence[int] = (), bars: Sequence[int] = ()) ->
 def infill(key: Array, params: Params, conditioning: Array, tokens: Array, **knobs) -> Change:
     """The masked cells of `tokens` filled, the others kept bit for bit: accompaniment, continuation, repair.
 
-    compose with a budget of exactly the masks, and the guidance of a first grid; arguments and result as there.
+    compose with a budget of exactly the masks, the guidance of a first grid, and follow 0, as what is kept may be
+    anybody's and need not be made up for; arguments and result as there.
     `infill(key, params, c, hide(grid, tracks=(4, 5)))` makes two tracks anew, `hide(grid, bars=(1,))` a second bar.
     """
-    return compose(key, params, conditioning, tokens, idle=0, most=0, **{"guidance": GUIDANCE} | knobs)
+    return compose(key, params, conditioning, tokens, idle=0, most=0, **{"guidance": GUIDANCE, "follow": 0.0} | knobs)
+
+
+def _committed(conditioning: Array, steps: Array | int, temperature: Array | float) -> tuple[Array, Array]:
+    """Steps and temperature [B], where they are 0 those of the commitment rule."""
+    auto_steps, auto_temperature = commitment(conditioning[:, LAYOUT["prediction_confidence"]][:, 0])
+    steps = jnp.broadcast_to(jnp.asarray(steps, jnp.int32), auto_steps.shape)
+    temperature = jnp.broadcast_to(jnp.asarray(temperature, jnp.float32), auto_steps.shape)
+    return (jnp.maximum(jnp.where(steps > 0, steps, auto_steps), 1),
+            jnp.where(temperature > 0, temperature, auto_temperature))
 
 
 def transition(key: Array, predict: Predict, conditioning: Array, previous: Array, previous_conditioning: Array, *,
                judge: Predict | None = None, steps: Array | int, temperature: Array | float, kappa: Array | float,
                idle: Array | int, most: Array | int, sampler: str) -> Change:
     """`compose` for any predictor, batched: budget, scoring by `judge`, re-masking, sampling. Arguments as there."""
-    batch, mask, cells = conditioning.shape[0], PROCESS.mask, previous[0].size
+    mask, cells = PROCESS.mask, previous[0].size
     key_score, key_sample = jax.random.split(key)
-    auto_steps, auto_temperature = commitment(conditioning[:, LAYOUT["prediction_confidence"]][:, 0])
-    steps = jnp.broadcast_to(jnp.asarray(steps, jnp.int32), (batch,))
-    steps = jnp.maximum(jnp.where(steps > 0, steps, auto_steps), 1)
-    temperature = jnp.broadcast_to(jnp.asarray(temperature, jnp.float32), (batch,))
-    temperature = jnp.where(temperature > 0, temperature, auto_temperature)
+    steps, temperature = _committed(conditioning, steps, temperature)
 
     holes = jnp.sum(previous == mask, axis=(1, 2))  # masked cells have to be filled, whatever the budget
     empty = holes == cells

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from eqdiff_jax import cascade, motion
+from eqdiff_jax import asked, cascade, motion
 from eqdiff_jax.composer import PROCESS
 from eqdiff_jax.conditioning import LAYOUT, assemble
 from eqdiff_jax.conditioning.layout import BPM_RANGE, genre_vector
@@ -78,8 +78,7 @@ def check(settings: Settings) -> None:
     if settings.sampler not in SAMPLERS:
         raise InputError(f"unknown sampler {settings.sampler!r}: choose one of {', '.join(SAMPLERS)}")
     check_takes(settings.takes)
-    if not 0.0 <= settings.follow <= 10.0:
-        raise InputError(f"--follow is {settings.follow:g}: use 0 (the network's own law) .. 10")
+    asked.check(settings.follow)
     if settings.mode not in MODES:
         raise InputError(f"unknown mode {settings.mode!r}: choose one of {', '.join(MODES)}")
     genre_vector(settings.genre)
@@ -146,7 +145,8 @@ def bounds(params: Params, limbs: np.ndarray, performance: Performance, settings
     """
     if settings.mode == "threshold":
         params = {"motion": params["motion"]}
-    return cascade.lipschitz_cascade(params, BUDGET, key=jax.random.key(settings.seed), limbs=limbs,
+    return cascade.lipschitz_cascade(params, BUDGET._replace(follow=settings.follow),
+                                     key=jax.random.key(settings.seed), limbs=limbs,
                                      conditioning=performance.conditioning, tokens=performance.tokens,
                                      bpm=settings.bpm)
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from eqdiff_jax import cascade, compose, lipschitz_cascade, motion
-from eqdiff_jax.composer import PROCESS, predictor
+from eqdiff_jax.asked import follow
+from eqdiff_jax.composer import KEPT, PROCESS, predictor
 from eqdiff_jax.conditioning import LAYOUT, assemble
 from eqdiff_jax.motion.windows import boundaries, padded_trajectory, window_means
 from eqdiff_jax.music.grid import SHAPE
@@ -112,8 +113,8 @@ def assert_bounded(params, rows, limbs, capsys, title):
     def step(now):
         return compose(jax.random.key(1), music, jnp.float32(now), first, previous_conditioning=jnp.float32(c[0]))
 
-    law = jax.jit(lambda now: jnp.exp(predictor(music, now[None])(first[None].at[:, :, ::2].set(PROCESS.mask),
-                                                                 jnp.zeros(1)))[0])
+    law = jax.jit(lambda now: jnp.exp(follow(predictor(music, now[None], KEPT), now[None], 1.0)(
+        first[None].at[:, :, ::2].set(PROCESS.mask), jnp.zeros(1)))[0, :, ::2])
     plain, p = step(c[1]), law(jnp.float32(c[1]))
     smooth = np.concatenate([np.arange(104)[LAYOUT[name]] for name in (
         "z", "velocity", "tension", "grounding", "verticality", "lr_pan", "energy", "transition_intensity",

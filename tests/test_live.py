@@ -93,6 +93,7 @@ def bad_inputs(folder, weights):
         "silly seed": (["--seed", "-1"], "--seed"),
         "unknown lookahead": (["--lookahead", "far"], "far"),
         "no takes": (["--takes", "0"], "1 .. 64"),
+        "silly follow": (["--follow", "nan"], "0 .. 10"),
         "unknown flag": (["--tempo", "3"], "--tempo"),
         "no port": (["--http", "localhost"], "HOST:PORT"),
         "no such address": (["--http", "192.0.2.1:0"], "192.0.2.1"),
@@ -113,7 +114,8 @@ def bad_inputs(folder, weights):
     }
 
 
-NAMES = ("unknown mode", "unknown genre", "silly tempo", "silly seed", "unknown lookahead", "no takes", "unknown flag",
+NAMES = ("unknown mode", "unknown genre", "silly tempo", "silly seed", "unknown lookahead", "no takes", "silly follow",
+         "unknown flag",
          "no port", "no such address", "no such OSC address", "token unfit", "missing file", "unknown style",
          "NaN throughout",
          "missing session", "empty session", "another log", "map with a typo", "missing map", "mappings with a typo",

@@ -270,6 +270,7 @@ def bad_inputs(tmp_path, weights):
         "silly tempo": (["--bpm", "nan"], "--bpm"),
         "silly steps": (["--steps", "-3"], "--steps"),
         "no takes": (["--takes", "0"], "1 .. 64"),
+        "silly follow": (["--follow", "-1"], "0 .. 10"),
         "silly seed": (["--seed", "-1"], "--seed"),
         "unknown sampler": (["--sampler", "magic"], "magic"),
         "unknown mode": (["--mode", "joint"], "joint"),

@@ -99,6 +99,7 @@ class State(NamedTuple):
     unlogged: tuple[str, ...] = ()  # misses since the last bar line
     script: tuple[Scripted, ...] | None = None  # the grids to come, when a session is played again
     takes: int = 1  # of every grid that the network makes (takes.py)
+    follow: float = 1.0  # of its law (asked.py)
     lasts: int = GRID_BARS  # bars until the grid after the one that is being made
 
     @property
@@ -117,9 +118,10 @@ class Info(NamedTuple):
 
 
 def init(settings: Settings, seed: int, budget: Budget, script: tuple[Scripted, ...] | None = None,
-         takes: int = 1) -> State:
+         takes: int = 1, follow: float = 1.0) -> State:
     """Before the first tick. The first grid is for cycle 0."""
-    return State(motion.init_state(), np.zeros(80), 0, settings, settings, seed, budget, 0, script=script, takes=takes)
+    return State(motion.init_state(), np.zeros(80), 0, settings, settings, seed, budget, 0, script=script, takes=takes,
+                 follow=follow)
 
 
 def over(state: State) -> bool:
@@ -305,7 +307,8 @@ def _job(state: State, limbs: np.ndarray, most: int) -> Job:
         made = newest.made
         conductor, previous, before, activations = made.conductor, made.tokens, made.conditioning, made.activations
     return Job(state.window, state.seed, wanted.mode, mean[:32], mean[32:64], dynamics, np.asarray(limbs, np.float32),
-               wanted.genre, wanted.bpm, conductor, previous, before, activations, most, takes=state.takes)
+               wanted.genre, wanted.bpm, conductor, previous, before, activations, most, takes=state.takes,
+               follow=state.follow)
 
 
 # What the page says of the grids it was sent.

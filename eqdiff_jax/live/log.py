@@ -75,6 +75,7 @@ BAR_SCHEMA: dict[str, Any] = {
         "steps": {**_COUNT, "description": "denoising steps taken, 0 without the network"},
         "wanted": {**_COUNT, "description": "steps that the commitment rule asked for"},
         "takes": {**_COUNT, "description": "grids made for the window, of which this one is played; 1 where left out"},
+        "follow": {"type": "number", "minimum": 0, "description": "how strongly the law leaned; 0 where left out"},
         "temperature": {"type": "number", "minimum": 0}, "confidence": {"type": "number"},
         "budget": {**_COUNT, "description": "cells that were allowed to change"}, "changed": _COUNT,
         "seconds": {"type": "number", "minimum": 0, "description": "that the grid took to make"},
@@ -97,7 +98,8 @@ def snapshot(job: Job, made: Made, *, bar: int, tempo: float, timestamp: float, 
     return {
         "timestamp": round(timestamp, 3), "bar": bar, "window": job.window, "mode": made.mode, "genre": job.genre,
         "bpm": float(job.bpm), "tempo": float(tempo), "seed": job.seed, "steps": made.steps, "wanted": made.wanted,
-        "takes": job.takes, "temperature": float(made.temperature), "confidence": float(made.confidence),
+        "takes": job.takes, "follow": job.follow, "temperature": float(made.temperature),
+        "confidence": float(made.confidence),
         "budget": made.budget, "changed": made.changed, "seconds": round(made.seconds + made.overhead, 4),
         "missed": list(missed),
         "margin": float(made.margin) if math.isfinite(made.margin) else None,
@@ -215,7 +217,7 @@ def _played(bar: dict[str, Any], previous: np.ndarray | None, conditioning: np.n
               bar["genre"], bar["bpm"], ConductorState(*bar["conductor"]),
               np.full(SHAPE, PROCESS.mask, np.int32) if previous is None else previous, conditioning,
               bar["instrumentActivations"], steps=int(bar["steps"]), temperature=float(bar["temperature"]),
-              takes=int(bar.get("takes", 1)))
+              takes=int(bar.get("takes", 1)), follow=float(bar.get("follow", 0.0)))
     return Played(job, bar["tokens"].astype(np.int32), bar["section"], bar["activePattern"], 1,
                   _tempo(bar))
 

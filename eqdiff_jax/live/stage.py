@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import jax
 
-from eqdiff_jax import motion
+from eqdiff_jax import asked, motion
 from eqdiff_jax.conditioning.layout import BPM_RANGE, genre_vector
 from eqdiff_jax.errors import InputError
 from eqdiff_jax.live import controls, engine, wire
@@ -57,6 +57,7 @@ class Options(NamedTuple):
     token: str | None = None
     lookahead: str = "safe"
     takes: int = 1  # grids made for each window (takes.py)
+    follow: float = 1.0  # how strongly the law leans towards what the movement asks (asked.py)
 
 
 def check(options: Options) -> None:
@@ -68,6 +69,7 @@ def check(options: Options) -> None:
     if not 0 <= options.seed < 2**31:
         raise InputError(f"--seed is {options.seed}: use 0 .. 2147483647")
     check_takes(options.takes)
+    asked.check(options.follow)
     if options.lookahead not in AHEAD:
         raise InputError(f"unknown --lookahead {options.lookahead!r}: choose one of {', '.join(AHEAD)}")
     genre_vector(options.genre)
@@ -99,10 +101,11 @@ async def run(options: Options, *, say: Callable[[str], None] = print, stop: asy
     mappings = modulation.load(options.modulation) if options.modulation else modulation.DEFAULT_MAPPINGS
     source = open_source(options.motion, options.seed)
     weights = jax.jit(motion.prepare)(checkpoint.load(options.checkpoint)["motion"])
-    settings, takes = Settings(options.mode, options.genre, options.bpm), options.takes
+    settings, takes, follow = Settings(options.mode, options.genre, options.bpm), options.takes, options.follow
     if source.script:
         first = source.script[0]
-        settings, takes = Settings(first.job.mode, first.job.genre, first.tempo), first.job.takes
+        settings = Settings(first.job.mode, first.job.genre, first.tempo)
+        takes, follow = first.job.takes, first.job.follow
     cast = Cast()
     cast.fallback = source.frames if source.stays else Leaving(source.frames, cast)
     async with contextlib.AsyncExitStack() as stack:
@@ -125,7 +128,8 @@ async def run(options: Options, *, say: Callable[[str], None] = print, stop: asy
         budget = Budget(ready.per_call, (), ready.overhead)
         inner = InnerClock(begun, settings.bpm / 240.0, ahead=AHEAD[options.lookahead],
                            position=opening(settings.mode, settings.bpm, budget, AHEAD[options.lookahead]))
-        loop = Loop(weights, engine.init(settings, options.seed, budget, source.script, takes), StageClock(inner),
+        start = engine.init(settings, options.seed, budget, source.script, takes, follow)
+        loop = Loop(weights, start, StageClock(inner),
                     cast.frame if source.script is None else source.frames, server=server, cast=cast, inbox=inbox,
                     worker=worker, recorder=recorder, mappings=mappings, lookahead=options.lookahead,
                     session=session, say=say)

@@ -58,6 +58,7 @@ class Job(NamedTuple):
     steps: int = 0  # 0 for the commitment rule
     temperature: float = 0.0  # likewise
     takes: int = 1  # grids that are made, of which one is played
+    follow: float = 1.0  # how strongly the law leans towards what the movement asks
 
 
 class Made(NamedTuple):
@@ -122,8 +123,8 @@ def make(params: Params, job: Job, *, clock: Callable[[], float] = time.perf_cou
         begun = clock()
         change = compose_takes(
             jax.random.fold_in(jax.random.key(job.seed), job.window), music, jnp.asarray(conditioning),
-            jnp.asarray(job.previous, jnp.int32), takes=job.takes, previous_conditioning=jnp.asarray(before),
-            steps=asked, temperature=job.temperature, sampler="analytic")
+            jnp.asarray(job.previous, jnp.int32), takes=job.takes, follow=job.follow,
+            previous_conditioning=jnp.asarray(before), steps=asked, temperature=job.temperature, sampler="analytic")
         tokens = np.asarray(change.tokens)
         seconds = clock() - begun
         if bool(change.invalid):

@@ -281,15 +281,16 @@ class Perfect(Room):
         return info
 
 
-@pytest.mark.parametrize(("bpm", "seed", "genre", "mode", "takes"), [
-    (120.0, 0, None, "diffusion", 1), (126.0, 7, "techno", "diffusion", 3), (97.3, 3, "ambient", "threshold", 1)])
-def test_with_all_the_time_it_plays_what_performance_plays(params, weights, bpm, seed, genre, mode, takes):
+@pytest.mark.parametrize(("bpm", "seed", "genre", "mode", "takes", "follow"), [
+    (120.0, 0, None, "diffusion", 1, 1.0), (126.0, 7, "techno", "diffusion", 3, 0.5),
+    (97.3, 3, "ambient", "threshold", 1, 1.0)])
+def test_with_all_the_time_it_plays_what_performance_plays(params, weights, bpm, seed, genre, mode, takes, follow):
     limbs = motion.demo("show", 7.5 * 480.0 / bpm, seed)
     edges = boundaries(len(limbs), bpm)
     want, _ = performance.perform(params, limbs, edges, performance.Settings(
-        seed=seed, genre=genre, bpm=bpm, mode=mode, takes=takes))
+        seed=seed, genre=genre, bpm=bpm, mode=mode, takes=takes, follow=follow))
     room = Perfect(weights, Settings(mode, genre, bpm), Budget(), seed=seed)
-    room.state = room.state._replace(takes=takes)
+    room.state = room.state._replace(takes=takes, follow=follow)
     room.params = params | {"weights": weights}
     for frame in limbs:
         room.tick(frame[None])

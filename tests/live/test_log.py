@@ -107,7 +107,7 @@ def played(params) -> list[tuple[Job, Made, int]]:
                   before.tokens if before else np.full((12, 32), PROCESS.mask, np.int32),
                   before.conditioning if before else None,
                   before.activations if before else np.zeros(12, np.float32), most=9 if i in (2, 7) else 0,
-                  takes=3 if i == 1 else 1)
+                  takes=3 if i == 1 else 1, follow=0.5 if i == 2 else 1.0)
         made = make(params, job)
         if i == 5:
             lost = (job, made)
@@ -141,7 +141,7 @@ def test_replay_gives_the_same_grids(params, played, tmp_path):
         assert remade.code == found.code == made.code and remade.conductor == made.conductor
         assert (found.bars, found.tempo, remade.steps, remade.temperature) == (
             count, job.bpm, made.steps, made.temperature)
-        assert found.job.dynamics == job.dynamics and found.job.takes == job.takes
+        assert found.job.dynamics == job.dynamics and found.job[-2:] == job[-2:] == (job.takes, job.follow)
     assert {p.tokens.tobytes() for p in again} != {again[0].tokens.tobytes()}
 
 
