@@ -16,7 +16,7 @@ from eqdiff_jax.errors import InputError
 from eqdiff_jax.music import descriptors
 from eqdiff_jax.types import Array, Change, Params
 
-TAKES = 4  # docs/training.md: what more of them gain
+TAKES = 4  # docs/training.md: what they gain
 MOST = 64
 
 

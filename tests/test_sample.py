@@ -287,8 +287,8 @@ def bad_inputs(tmp_path, weights):
 NAMES = ("missing file", "unknown suffix", "cut file", "unknown skeleton", "too short", "NaN throughout", "wrong shape",
          "damaged numpy",
          "unknown style", "unknown genre", "no windows", "not a number", "unknown flag", "silly tempo", "silly steps",
-         "no takes", "silly seed", "unknown sampler", "unknown mode", "no checkpoint", "truncated checkpoint",
-         "other shape",
+         "no takes", "silly follow", "silly seed", "unknown sampler", "unknown mode", "no checkpoint",
+         "truncated checkpoint", "other shape",
          "shapes that do not fit", "damaged model.json", "NaN weights", "unwritable out")
 
 

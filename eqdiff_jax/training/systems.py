@@ -103,8 +103,8 @@ def play(key: Array, params: Params, movement: Movement, *, fresh: bool, guidanc
 
     fresh: every cell of every window is new (full regeneration); else at most a budget of them changes from window to
     window. As in `performance.perform`, the slot of instrument activations says what this system played last. guidance
-    0 is the unconditional network, None what `compose` takes; steps 0 leaves them to the commitment rule, which sets
-    the temperature in any case.
+    0 is the unconditional network where follow is 0 too, None what `compose` takes; steps 0 leaves them to the
+    commitment rule, which sets the temperature in any case.
     follow: how strongly the law leans towards what the movement asks (asked.py), 0 for not at all.
     takes: grids made for each window, of which one is played (takes.py).
     The key is consumed.
@@ -116,8 +116,8 @@ def play(key: Array, params: Params, movement: Movement, *, fresh: bool, guidanc
     empty = np.full((len(first), *SHAPE), PROCESS.mask, np.int32)
     grids, before = empty, None
     heard = np.zeros((len(first), SHAPE[0]), np.float32)
-    for i in tqdm(range(lengths.max()), desc=f"{'fresh' if fresh else 'bounded'}, guidance {guidance}, takes {takes}",
-                  disable=quiet or None):
+    name = f"{'fresh' if fresh else 'bounded'}, guidance {guidance}, follow {follow:g}, takes {takes}"
+    for i in tqdm(range(lengths.max()), desc=name, disable=quiet or None):
         rows = first + np.minimum(i, lengths - 1)  # a performance that has ended waits, and is not written
         conditioning = movement.conditioning[rows]
         conditioning[:, LAYOUT["activations"]] = heard
