@@ -1,6 +1,6 @@
 """A page of real grids to look at and to hear, and the counts of what was kept.
 
-    python -m eqdiff_jax.data.page --data experiment --out DIR [--data-dir DIR] [--seed S]
+    python -m eqdiff_jax.data.page --data experiment --out DIR [--data_dir DIR] [--seed S]
     python -m eqdiff_jax.data.page --folder DIR --out DIR
 """
 
@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="A page of real grids, as a picture and as Strudel, and the counts.")
     parser.add_argument("--data", default="experiment", choices=list(CONFIGS), help="config of RealGrids")
     parser.add_argument("--out", default="out", help="folder to write to")
-    parser.add_argument("--data-dir", default="data", help="where data sets are built")
+    parser.add_argument("--data_dir", default="data", help="where data sets are built")
     parser.add_argument("--folder", help="a folder of MIDI files, instead of --data")
     parser.add_argument("--seed", type=int, default=0)
     flags = parser.parse_args(argv)

@@ -156,7 +156,7 @@ def test_errors_are_one_line(tmp_path, monkeypatch, capsys):
     with pytest.raises(InputError, match="no MIDI files below"):
         folder_config(tmp_path)
     with pytest.raises(SystemExit, match="2"):
-        page.main(["--data", "shippable", "--data-dir", str(tmp_path), "--out", str(tmp_path / "out")])
+        page.main(["--data", "shippable", "--data_dir", str(tmp_path), "--out", str(tmp_path / "out")])
     assert "set EQDIFF_DATA" in capsys.readouterr().err and not (tmp_path / "out").exists()
     (tmp_path / "midi").mkdir()
     (tmp_path / "midi" / "waltz.mid").write_bytes(midi(band(), meters=[(0, 3, 4)]))
