@@ -5,11 +5,8 @@
     goals   : the number of notes, and the spread of the melodies, that stand where the movement stands
     follow  : the network's law, tilted towards both goals (diffusion/tilting.py)
 
-    python -m eqdiff_jax.asked --data_dir runs/data       prints the tables below, from the dataset `shippable`
+The tables below are those of `shippable` (data/standing.py makes them).
 """
-
-import argparse
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +15,7 @@ import numpy as np
 from eqdiff_jax.conditioning import LAYOUT
 from eqdiff_jax.diffusion import tilt
 from eqdiff_jax.errors import InputError
-from eqdiff_jax.music import DESCRIPTORS, VOCABULARY, descriptors
+from eqdiff_jax.music import DESCRIPTORS, VOCABULARY
 from eqdiff_jax.music.descriptors import ONSETS_PER_UNIT
 from eqdiff_jax.music.grid import SOUNDS
 from eqdiff_jax.music.metrics import FIDELITY
@@ -47,7 +44,8 @@ SPREADS = np.array((
     0.000, 0.667, 1.399, 1.724, 1.976, 2.160, 2.321, 2.553, 2.799, 3.064, 3.453, 3.981, 6.200))
 
 MOST = 10.0  # strength of following
-NOTES, SPREAD = 2.0, 10.0  # most log odds by which a note, and an octave from the melody's centre, is leaned on
+# At strength 1, the most log odds by which a note, and an octave from the melody's centre, is leaned on.
+NOTES, SPREAD = 2.0, 10.0
 _PITCHED = np.isin(np.arange(len(VOCABULARY)), VOCABULARY.ranges["pitch"])
 _PITCH = np.array([VOCABULARY.pitch(i) if pitched else 0 for i, pitched in enumerate(_PITCHED)], np.float32)
 
@@ -67,7 +65,7 @@ def standing(values: np.ndarray, quantiles: np.ndarray) -> np.ndarray:
 def goals(conditioning: Array) -> tuple[Array, Array]:
     """Notes, and semitones of spread, that stand where periodicity and curvature do. [B, 104] -> [B], [B]
 
-    The outermost twelfths are left out, since one still body should not ask for the emptiest grid of all: 34 to 136
+    The outermost twelfths are left out, so that a still body does not ask for the emptiest grid of all: 34 to 136
     notes, 0.67 to 3.98 semitones.
     """
     def found(name: str, table: np.ndarray) -> Array:
@@ -129,33 +127,3 @@ def follow(predict: Predict, conditioning: Array, strength: Array | float, tempe
         return heat * log
 
     return leaning
-
-
-def tables(conditioning: np.ndarray, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """ASKED, HAS and SPREADS of pairs [N, 104], int [N, 12, 32] that are complete."""
-    has = np.array([descriptors(grid) for grid in tokens])[:, HEARD]
-    wide = np.concatenate([spread(jax.nn.one_hot(part, len(VOCABULARY)))
-                           for part in np.array_split(tokens, len(tokens) // 256 + 1)])
-    return (np.quantile(conditioning[:, SLOTS], LEVELS, axis=0).T, np.quantile(has, LEVELS, axis=0).T,
-            np.quantile(wide, LEVELS))
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Print the tables of a dataset's complete training pairs."""
-    from eqdiff_jax import data
-
-    parser = argparse.ArgumentParser(prog="asked", description="The tables of eqdiff_jax/asked.py.")
-    parser.add_argument("--data", default="shippable", help="data config")
-    parser.add_argument("--data_dir", default="runs/data", help="where the pairs are, or are built")
-    args = parser.parse_args(argv)
-    train = data.arrays(data.prepare(args.data, args.data_dir), "train")
-    complete = train["observed"].all(1) & train["paired"]
-    found = tables(train["conditioning"][complete], train["tokens"][complete])
-    with np.printoptions(precision=3, suppress=True, floatmode="fixed", linewidth=120):
-        for name, table in zip(("ASKED", "HAS", "SPREADS"), found, strict=True):
-            print(f"{name}\n{table}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from networks import random_params
 
 from eqdiff_jax import asked
-from eqdiff_jax.asked import ASKED, HAS, HEARD, LEVELS, SLOTS, SPREADS, follow, goals, spread, standing, tables
+from eqdiff_jax.asked import ASKED, HAS, LEVELS, SPREADS, follow, goals, spread, standing
 from eqdiff_jax.composer import PROCESS, compose, hide, infill
 from eqdiff_jax.conditioning import LAYOUT
 from eqdiff_jax.diffusion import legal_log_posterior
-from eqdiff_jax.music import LEGAL, VOCABULARY, descriptors
+from eqdiff_jax.music import LEGAL, VOCABULARY
 from eqdiff_jax.music.grid import SHAPE, SOUNDS
 from eqdiff_jax.music.metrics import FIDELITY
 
@@ -177,17 +177,3 @@ def test_infilling_makes_up_for_nothing_unless_it_is_asked():
              for knobs in ({}, {"follow": 0.0}, {"follow": 5.0})]
     np.testing.assert_array_equal(found[0], found[1])
     assert SOUNDS[np.asarray(found[2])].sum() > SOUNDS[np.asarray(found[0])].sum()
-
-
-def test_tables_are_quantiles_of_the_pairs():
-    rng = np.random.default_rng(4)
-    grids = np.array([[rng.choice(np.flatnonzero(LEGAL[t]), 32) for t in range(12)] for _ in range(30)])
-    c = rng.uniform(size=(30, 104))
-    wanted, has, spreads = tables(c, grids)
-    assert wanted.shape == has.shape == (5, 13) and spreads.shape == (13,)
-    heard = np.array([descriptors(g) for g in grids])[:, HEARD]
-    np.testing.assert_allclose(wanted[:, [0, 6, 12]], np.stack(
-        [f(c[:, SLOTS], axis=0) for f in (np.min, np.median, np.max)], axis=1))
-    np.testing.assert_allclose(has[:, [0, 6, 12]], np.stack([f(heard, axis=0) for f in (np.min, np.median, np.max)], 1))
-    wide = np.array([float(spread(one_hot(g)[None])[0]) for g in grids])
-    np.testing.assert_allclose(spreads[[0, 12]], [wide.min(), wide.max()], rtol=1e-5)
