@@ -68,13 +68,12 @@ def goals(conditioning: Array) -> tuple[Array, Array]:
     The outermost twelfths are left out, so that a still body does not ask for the emptiest grid of all: 34 to 136
     notes, 0.67 to 3.98 semitones.
     """
-    def found(name: str, table: np.ndarray) -> Array:
-        k = list(FIDELITY.values()).index(name)
+    def found(k: int, table: np.ndarray) -> Array:
         level = jnp.interp(conditioning[:, SLOTS[k]], ASKED[k], LEVELS)
         return jnp.interp(jnp.clip(level, LEVELS[1], LEVELS[-2]), LEVELS, table)
 
-    density = found("density", HAS[list(FIDELITY.values()).index("density")])
-    return -ONSETS_PER_UNIT * jnp.log1p(-density), found("range", SPREADS)
+    density, range_ = (list(FIDELITY.values()).index(name) for name in ("density", "range"))
+    return -ONSETS_PER_UNIT * jnp.log1p(-found(density, HAS[density])), found(range_, SPREADS)
 
 
 def spread(law: Array) -> Array:

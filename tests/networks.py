@@ -1,9 +1,10 @@
-"""Random networks in the shape of a checkpoint: they have opinions, and these are nonsense."""
+"""Random networks in the shape of a checkpoint, whose opinions are nonsense, and movements that ask for something."""
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from eqdiff_jax.conditioning import encoder
+from eqdiff_jax.conditioning import LAYOUT, encoder
 from eqdiff_jax.denoiser import Roformer
 from eqdiff_jax.music.grid import SHAPE
 
@@ -16,3 +17,12 @@ def random_params(scale):
     keys = jax.random.split(jax.random.key(2), len(jax.tree.leaves(tree)))
     return jax.tree.unflatten(jax.tree.structure(tree), [
         x + scale * jax.random.normal(k, x.shape) for x, k in zip(jax.tree.leaves(tree), keys, strict=True)])
+
+
+def asking(*rows):
+    """Conditionings float32 [N, 104], zero but for the named slots of each row."""
+    c = np.zeros((len(rows), 104), np.float32)
+    for i, row in enumerate(rows):
+        for name, value in row.items():
+            c[i, LAYOUT[name]] = value
+    return jnp.asarray(c)

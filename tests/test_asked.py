@@ -7,12 +7,11 @@ import pytest
 from grids import grid_of
 from hypothesis import given
 from hypothesis import strategies as st
-from networks import random_params
+from networks import asking, random_params
 
 from eqdiff_jax import asked
 from eqdiff_jax.asked import ASKED, HAS, LEVELS, SPREADS, follow, goals, spread, standing
 from eqdiff_jax.composer import PROCESS, compose, hide, infill
-from eqdiff_jax.conditioning import LAYOUT
 from eqdiff_jax.diffusion import legal_log_posterior
 from eqdiff_jax.music import LEGAL, VOCABULARY
 from eqdiff_jax.music.grid import SHAPE, SOUNDS
@@ -22,14 +21,6 @@ EMPTY = jnp.full(SHAPE, PROCESS.mask, jnp.int32)
 PITCHED = np.isin(np.arange(81), VOCABULARY.ranges["pitch"])
 PITCH = np.where(PITCHED, np.arange(81) - VOCABULARY.ranges["pitch"][0] + 36, 0)
 LEAP = grid_of(BASS="C2 ~ C3 ~ C2 ~ C3", LEAD="C5", KICK="bd bd bd")
-
-
-def asking(*rows):
-    c = np.zeros((len(rows), 104), np.float32)
-    for i, row in enumerate(rows):
-        for name, value in row.items():
-            c[i, LAYOUT[name]] = value
-    return jnp.asarray(c)
 
 
 def law(seed, batch):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from grids import grid_of
-from networks import random_params
+from networks import asking, random_params
 
 from eqdiff_jax.asked import ASKED, HAS
 from eqdiff_jax.composer import PROCESS, compose
@@ -34,15 +34,8 @@ def windows():
     return jnp.asarray(now), jnp.asarray(before), jnp.asarray(grids)
 
 
-def asking(**dynamics):
-    c = np.zeros((1, 104), np.float32)
-    for name, value in dynamics.items():
-        c[0, LAYOUT[name]] = value
-    return c
-
-
 def test_the_cost_is_the_sum_it_says():
-    c = np.concatenate([asking(periodicity=0.9, tension=0.3), asking(grounding=0.7, curvature=0.4)])
+    c = np.concatenate([asking(dict(periodicity=0.9, tension=0.3)), asking(dict(grounding=0.7, curvature=0.4))])
     got = cost(np.array([SILENT, BUSY]), c)
     for grid, row, value in zip((SILENT, BUSY), c, got, strict=True):
         total = 0.0
@@ -56,7 +49,7 @@ def test_the_cost_is_the_sum_it_says():
 def test_who_moves_periodically_asks_for_many_notes():
     """What the silent grid loses against the busy one, otherwise asked the same, turns with periodicity."""
     def lost(periodicity):
-        c = asking(periodicity=periodicity, curvature=0.4, tension=0.3, grounding=0.5, prediction_confidence=0.9)
+        c = asking(dict(periodicity=periodicity, curvature=0.4, tension=0.3, grounding=0.5, prediction_confidence=0.9))
         silent, busy = cost(np.array([SILENT, BUSY]), np.repeat(c, 2, axis=0))
         return silent - busy
 

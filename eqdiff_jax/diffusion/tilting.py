@@ -43,8 +43,8 @@ def tilt(log_posterior: Array, statistic: Array, weight: Array, goal: Array, mos
         return jnp.where(above, low, middle), jnp.where(above, middle, high)
 
     def newton(log: Array, values: Array, weight: Array, goal: Array, near: Array) -> Array:
-        slope = jax.lax.stop_gradient(moments(log, values, weight, near)[1])
-        step = (goal - moments(log, values, weight, near)[0]) / jnp.where(slope > 0, slope, jnp.inf)
+        total, slope = moments(log, values, weight, near)
+        step = (goal - total) / jax.lax.stop_gradient(jnp.where(slope > 0, slope, jnp.inf))
         return jnp.clip(near + step, low, high)
 
     # The derivative is the last step's: lambda' = -(d sum / d argument) / (d sum / d lambda).
