@@ -13,13 +13,13 @@ BASS_BELOW = 48  # MIDI C3: what sounds below it, and the kick, is bass
 ONSETS_PER_UNIT = 96.0  # onsets at which density reaches 1 - 1/e
 WIDEST = 24.0  # semitones at which the mean span of the lines counts as 1
 _LONGEST_WEIGHT = 4.0  # sixteenths after which a longer note weighs no more
-_NEIGHBOURS = 0.3  # weight of a melodic interval; pitches together weigh by the sixteenths they share
+NEIGHBOURS = 0.3  # weight of a melodic interval; pitches together weigh by the sixteenths they share
 _KICK = TRACKS.index("KICK")
 _HALF_STEPS = 2 * STEPS  # event times are multiples of half a sixteenth
 
 # Roughness of the interval classes 0..6: unison, semitone, tone, minor third, major third, fourth, tritone.
 ROUGHNESS = (0.0, 1.0, 0.55, 0.15, 0.1, 0.05, 0.8)
-_ROUGH = np.array([[ROUGHNESS[min((i - j) % 12, (j - i) % 12)] for j in range(12)] for i in range(12)])
+ROUGH = np.array([[ROUGHNESS[min((i - j) % 12, (j - i) % 12)] for j in range(12)] for i in range(12)])
 
 
 class Descriptors(NamedTuple):
@@ -86,8 +86,8 @@ def _dissonance(notes: list[Event]) -> float:
     rough = weight = 0.0
     for line in _lines(notes):
         for a, b in zip(line, line[1:], strict=False):
-            neighbours = _NEIGHBOURS * min(a.gain, b.gain)
-            rough += neighbours * _ROUGH[a.pitch % 12, b.pitch % 12]
+            neighbours = NEIGHBOURS * min(a.gain, b.gain)
+            rough += neighbours * ROUGH[a.pitch % 12, b.pitch % 12]
             weight += neighbours
         for n in line:
             start = 2 * n.onset
@@ -95,7 +95,7 @@ def _dissonance(notes: list[Event]) -> float:
             loudness[start:end, n.pitch % 12] += n.gain
             squares[start:end] += n.gain ** 2
     # Half of the double sum over ordered pairs, times half a sixteenth per row.
-    rough += 0.25 * float(np.einsum("ti,ij,tj->", loudness, _ROUGH, loudness, optimize=False))
+    rough += 0.25 * float(np.einsum("ti,ij,tj->", loudness, ROUGH, loudness, optimize=False))
     weight += 0.25 * float(np.sum(loudness.sum(1) ** 2 - squares))
     return float(np.clip(rough / weight, 0.0, 1.0)) if weight > 1e-9 else 0.0
 
