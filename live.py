@@ -31,10 +31,12 @@ def parser() -> Parser:
     p.add_argument("--checkpoint", default=str(SHIPPED), metavar="DIR", help="weights, or the workdir of train.py")
     p.add_argument("--bpm", type=float, default=120.0, help="tempo; the page can change it")
     p.add_argument("--genre", metavar="G", help=f"one of {', '.join(GENRES)}; left out: unspecified")
-    p.add_argument("--takes", type=int, default=1, metavar="N", help="grids made for each window, the one nearest to "
-                   "what the movement asks is played; more of them leave time for fewer steps")
-    p.add_argument("--follow", type=float, default=1.0, metavar="X", help="how hard the number of notes and the spread "
-                   "of melodies follow the movement, 0 to 10; 0 leaves both to the network")
+    p.add_argument("--candidates", type=int, default=1, metavar="N", help="grids drawn for each bar, from which "
+                   "phrases are taken; more of them leave time for fewer steps")
+    p.add_argument("--control", type=float, default=1.0, metavar="X", help="how strongly the seven targets of the "
+                   "movement count, 0 to 10; 0 leaves the music to the network")
+    p.add_argument("--targets", metavar="FILE", help="what the movement asks of the music; `python -m "
+                   "eqdiff_jax.targets > targets.toml` writes the default to edit")
     p.add_argument("--seed", type=int, default=0, help="of the grids and the demo dancer")
     p.add_argument("--map", metavar="FILE", help="OSC addresses to limbs and parameters; a file or a preset's name")
     p.add_argument("--modulation", metavar="FILE", help="what of the movement moves which parameter")

@@ -49,10 +49,12 @@ def parser() -> Parser:
     p.add_argument("--steps", type=auto_or(int), default="auto", help="denoising steps; auto: by confidence, 4 to 50")
     p.add_argument("--temperature", type=auto_or(float), default="auto", help="auto: by confidence, 0.7 to 1.2")
     p.add_argument("--sampler", default="analytic", help=f"one of {', '.join(SAMPLERS)}; see docs/diffusion.md")
-    p.add_argument("--takes", type=int, default=performance.Settings().takes, metavar="N",
-                   help="grids made for each window; the one that does most of what the movement asks is played")
-    p.add_argument("--follow", type=float, default=1.0, metavar="X", help="how hard the number of notes and the spread "
-                   "of melodies follow the movement, 0 to 10; 0 leaves both to the network, and to takes")
+    p.add_argument("--candidates", type=int, default=performance.Settings().candidates, metavar="N",
+                   help="grids drawn for each window, from which phrases are taken")
+    p.add_argument("--control", type=float, default=1.0, metavar="X", help="how strongly the seven targets of the "
+                   "movement count, 0 to 10; 0 leaves the music to the network")
+    p.add_argument("--targets", metavar="FILE", help="what the movement asks of the music; `python -m "
+                   "eqdiff_jax.targets > targets.toml` writes the default to edit")
     p.add_argument("--mode", default="diffusion", help="diffusion (the network) or threshold (the Conductor's rules)")
     p.add_argument("--out", default="out", metavar="DIR", help="folder for grids.npz, song.strudel.js, song.mid, …")
     return p

@@ -35,7 +35,7 @@ from pythonosc.udp_client import SimpleUDPClient  # noqa: E402
 from configs.roformer_86m import get_config  # noqa: E402
 from eqdiff_jax import motion  # noqa: E402
 from eqdiff_jax.live import engine, stage, worker  # noqa: E402
-from eqdiff_jax.live.budget import Budget, opening  # noqa: E402
+from eqdiff_jax.live.budget import Budget, opening, pace  # noqa: E402
 from eqdiff_jax.live.clock import InnerClock, Reading  # noqa: E402
 from eqdiff_jax.live.source import open_source  # noqa: E402
 from eqdiff_jax.training import checkpoint, state  # noqa: E402
@@ -75,6 +75,11 @@ def row(*cells: object) -> None:
     print("| " + " | ".join(str(cell) for cell in cells) + " |", flush=True)
 
 
+def grids_a_minute(args: argparse.Namespace, budget: Budget) -> int:
+    """How many are made while all is well."""
+    return round(args.bpm / 4 / pace(args.mode, args.bpm, budget))
+
+
 async def soak(args: argparse.Namespace, folder: str) -> None:
     """Real time: everything that live.py runs, with a page that plays."""
     fader = Path(folder) / "map.toml"
@@ -112,7 +117,7 @@ async def soak(args: argparse.Namespace, folder: str) -> None:
                     "ms a call")
                 row(*["---"] * 9)
                 for minute in range(args.minutes + 1):
-                    seen = slice(-round(15 * args.bpm / 120), None)
+                    seen = slice(-grids_a_minute(args, on.state.budget), None)
                     row(minute, on.recorder.bars, sum(on.state.misses.values()), f"{1e3 * on.late.worst:.1f}",
                         f"{1e3 * on.late.quantile(0.99):.1f}", f"{memory('self'):.0f}", f"{memory(on.worker.pid):.0f}",
                         f"{statistics.mean(steps[seen]):.1f}" if steps else "-",
@@ -176,7 +181,7 @@ def accelerated(args: argparse.Namespace) -> None:
         bars += len(info.bars)
         if tick % 3600 == 0:
             row(tick // 3600, bars, current.window, f"{memory('self'):.0f}",
-                f"{1e3 * statistics.median(calls[-15:]):.1f}" if calls else "-",
+                f"{1e3 * statistics.median(calls[-grids_a_minute(args, current.budget):]):.1f}" if calls else "-",
                 f"{now / (time.perf_counter() - begun):.1f}")
 
 

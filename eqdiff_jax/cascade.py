@@ -27,15 +27,15 @@ from eqdiff_jax.cascade_search import (
     motions,
     token_gain,
 )
-from eqdiff_jax.composer import PROCESS
+from eqdiff_jax.composer import CAP, KAPPA, PROCESS, SLACK, SLOT_WEIGHTS
 from eqdiff_jax.conditioning import assemble
 from eqdiff_jax.conditioning.encoder import CertifiedEncoder, Layers, certificate, layers_of
 from eqdiff_jax.conditioning.layout import LAYOUT, SCALE, SIZE
-from eqdiff_jax.diffusion.bounded_change import IDLE, KAPPA, MOST
 from eqdiff_jax.motion import certify, dell, lim_rps
 from eqdiff_jax.motion.dell import LIMITS
 from eqdiff_jax.motion.dynamics import TABLE
 from eqdiff_jax.motion.windows import boundaries, padded_trajectory, window_means, window_seconds
+from eqdiff_jax.targets import DEFAULT_RULES, lipschitz, targets
 from eqdiff_jax.types import Array, CascadeRow, Certificate, Kind, Params
 
 # Slots whose proved constant is smaller news than their range, and those that jump; the widest they can move.
@@ -58,7 +58,7 @@ class CascadeConfig(NamedTuple):
     token_steps: int = 3  # steps of the search through the denoiser, the dearest one
     transitions: int = 3  # grids composed when no performance is given
     noise: float = 0.01  # size of the perturbation of whole motions, in features
-    follow: float = 1.0  # how strongly the law of the cells leans (asked.py)
+    control: float = 1.0  # strength of attribute control (control.py)
     variant: bool = True  # also the row of the certified encoder with fresh weights
 
 
@@ -89,11 +89,12 @@ def lipschitz_cascade(params: Params, config: CascadeConfig = DEFAULT, *, key: A
     noisy = _windows(params["motion"], limbs + noise, bpm)
     rows += _conditioning_rows(chain, means, noise, own - noisy)
     conditioning = own if conditioning is None else np.asarray(conditioning, np.float32)
+    rows += _target_rows(conditioning)
     if "encoder" in params:
         rows += _encoder_rows(key_encoder, params["encoder"], conditioning, config)
     if "encoder" in params and "denoiser" in params:
         if tokens is None:
-            tokens = compose_grids(key_grids, params, conditioning[:config.transitions], config.follow)
+            tokens = compose_grids(key_grids, params, conditioning[:config.transitions], config.control)
         rows += _grid_rows(key_tokens, params, conditioning, np.asarray(tokens), config)
     return tuple(rows)
 
@@ -190,6 +191,19 @@ def _conditioning_rows(chain: dict[str, Certificate], searched: float, noise: np
     ]
 
 
+def _target_rows(conditioning: np.ndarray) -> list[CascadeRow]:
+    """Conditioning -> each target: the map's constant beside its steepest derivative at these windows and near them."""
+    spread = np.linspace(-1.0, 1.0, 201)[:, None, None] * np.eye(SIZE)[[LAYOUT[rule.source].start for rule in
+                                                                       DEFAULT_RULES.values()]]
+    points = (conditioning[0] + spread).reshape(-1, SIZE).astype(np.float32)
+    slopes = jax.jit(jax.vmap(jax.jacrev(targets)))(jnp.concatenate([conditioning, points]))
+    steepest = np.linalg.norm(np.asarray(slopes, np.float64), axis=-1).max(0)
+    return [CascadeRow(f"conditioning -> target {name}", bound, Kind.PROVED,
+                       f"rank per |dc|: slope of {DEFAULT_RULES[name].source}'s quantiles times that of its curve",
+                       float(measured), 1e-6)
+            for (name, bound), measured in zip(lipschitz().items(), steepest, strict=True)]
+
+
 def _encoder_rows(key: Array, params: Params, conditioning: np.ndarray, config: CascadeConfig) -> list[CascadeRow]:
     """Conditioning -> embedding: the parameters' own encoder, and the certified variant beside the shipped one."""
     key_points, key_fresh = jax.random.split(key)
@@ -219,21 +233,22 @@ def _grid_rows(key: Array, params: Params, conditioning: np.ndarray, tokens: np.
     half[:, :, ::2] = PROCESS.mask
     grids = np.concatenate([np.full_like(half, PROCESS.mask), half]).astype(np.int32)
     music = {name: params[name] for name in ("encoder", "denoiser")}
-    laws = token_gain(key, music, conditioning[[0, -1]], grids, config.follow, config.token_steps)
+    laws = token_gain(key, music, conditioning[[0, -1]], grids, config.control, config.token_steps)
     changed = (tokens[1:] != tokens[:-1]).sum((1, 2))
-    moved = np.linalg.norm(np.diff(conditioning[:len(tokens)].astype(np.float64), axis=0), axis=1)
-    ratios = np.maximum(changed - IDLE, 0) / np.maximum(moved, 1e-9)
+    moved = np.linalg.norm(SLOT_WEIGHTS * np.diff(conditioning[:len(tokens)].astype(np.float64), axis=0), axis=1)
+    ratios = np.maximum(np.cumsum(changed - SLACK), 0) / np.maximum(np.cumsum(moved), 1e-9)
     cells = tokens[0].size
     return [
         CascadeRow("conditioning -> p(tokens)", float(np.max(laws)), Kind.ESTIMATED,
                    "total variation of one cell per |dc|, the worst of those hidden, on an empty and a half empty "
                    "grid: the worst found; published bounds for deep transformers reach 10^264, so none is claimed",
                    float(np.max(laws))),
-        CascadeRow("conditioning -> grid", KAPPA * cells * (1 + 1e-5), Kind.PROVED,  # float32 distance
-                   f"cells that change per |dc|, beyond {IDLE} idle ones: all others are clamped, whatever the network "
-                   "says", float(ratios.max(initial=0.0)), float(IDLE)),
+        CascadeRow("conditioning -> grid", KAPPA * cells, Kind.PROVED,
+                   f"cells that change per |W dc|, summed over grids since the first, beyond {SLACK} for nothing in "
+                   f"each: all others are kept, whatever the network says; over other stretches {CAP} more in all",
+                   float(ratios.max(initial=0.0)), float(SLACK)),
         CascadeRow("limbs -> grid", 0.0, Kind.PROVED,
-                   "cells that change, whatever the body does: the cap of the budget", 0.0, float(MOST)),
+                   "cells that change, whatever the body does: the cap of the budget", 0.0, float(CAP)),
     ]
 
 

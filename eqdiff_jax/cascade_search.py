@@ -11,18 +11,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from eqdiff_jax import asked
-from eqdiff_jax.composer import KEPT, PROCESS, compose, posterior
+from eqdiff_jax.composer import GUIDANCE, PROCESS, compose, posterior
 from eqdiff_jax.conditioning.encoder import Encoder, Layers, forward
 from eqdiff_jax.conditioning.layout import SCALE
 from eqdiff_jax.contraction.jacobian import local_lipschitz
 from eqdiff_jax.contraction.search import worst_lipschitz
+from eqdiff_jax.control import controlled
 from eqdiff_jax.diffusion import classifier_free
 from eqdiff_jax.motion import MotionWeights, dell, lim_rps
 from eqdiff_jax.motion.dell import FAST, FEATURE_LIMITS, LIMITS, SLOW
 from eqdiff_jax.motion.lim_rps import GAMMA, LATENT, TAU
 from eqdiff_jax.motion.skeleton import REST
 from eqdiff_jax.music.grid import SHAPE
+from eqdiff_jax.targets import DEFAULT, targets
 from eqdiff_jax.types import Array, Params
 
 REST_FRAME = np.pad(REST, ((0, 0), (0, 5))).astype(np.float32)
@@ -157,11 +158,11 @@ def motion_gain(key: Array, weights: MotionWeights, bases: Array, when: Array, s
 
 
 @partial(jax.jit, static_argnames="steps")
-def token_gain(key: Array, params: Params, conditioning: Array, grids: Array, follow: float, steps: int
+def token_gain(key: Array, params: Params, conditioning: Array, grids: Array, control: float, steps: int
                ) -> Array:
     """Worst total variation of one hidden cell's law per |dc|, at each conditioning [S, 104] and grid. [S]
 
-    The law is that of `compose` for kept grids at temperature 1, guided, and leaned by `follow`. |dp|_1 / 2 of the cell
+    The distribution is that of a candidate of `compose` at temperature 1, guided and controlled. |dp|_1 / 2 of the cell
     where it is largest; the best dc for its signs is J^T sign. The key is consumed.
     """
     none = posterior(params, conditioning[:1], jnp.zeros(1, bool))
@@ -171,9 +172,11 @@ def token_gain(key: Array, params: Params, conditioning: Array, grids: Array, fo
 
         def law(c: Array) -> Array:
             def guided(tokens: Array, t: Array) -> Array:
-                return classifier_free(posterior(params, c[None], jnp.ones(1, bool))(tokens, t), unconditional, KEPT)
+                given = posterior(params, c[None], jnp.ones(1, bool))(tokens, t)
+                return classifier_free(given, unconditional, GUIDANCE)
 
-            return jnp.exp(asked.follow(guided, c[None], follow)(grid[None], jnp.zeros(1)))[0]
+            law = controlled(guided, targets(c[None]), jnp.asarray(DEFAULT.weight), control)
+            return jnp.exp(law(grid[None], jnp.zeros(1)))[0]
 
         _, push = jax.linearize(law, point)
         pull = jax.linear_transpose(push, point)
@@ -192,13 +195,14 @@ def token_gain(key: Array, params: Params, conditioning: Array, grids: Array, fo
     return jax.lax.map(lambda a: at(*a), (jax.random.split(key, len(grids)), conditioning, grids))
 
 
-def compose_grids(key: Array, params: Params, conditioning: np.ndarray, follow: float) -> np.ndarray:
+def compose_grids(key: Array, params: Params, conditioning: np.ndarray, control: float) -> np.ndarray:
     """Grids [N, 12, 32] composed one after the other for the conditionings [N, 104]. The key is consumed."""
     grid, before, grids = jnp.full(SHAPE, PROCESS.mask, jnp.int32), jnp.asarray(conditioning[0]), []
+    bucket = jnp.int32(0)  # an array from the first, or it would be another program
     music = {name: params[name] for name in ("encoder", "denoiser")}
     for i, now in enumerate(jnp.asarray(conditioning)):
-        grid = compose(jax.random.fold_in(key, i), music, now, grid, previous_conditioning=before,
-                       follow=follow).tokens
-        before = now
+        change = compose(jax.random.fold_in(key, i), music, now, grid, previous_conditioning=before, bucket=bucket,
+                         control=control)
+        grid, bucket, before = change.tokens, change.bucket, now
         grids.append(np.asarray(grid))
     return np.stack(grids)

@@ -1,17 +1,30 @@
 """Bar in, grid out: the one function that offline and live playing share.
 
-    conditioning [104] -> embedding [768] -> log posterior of each cell, legal, guided, leaned -> bounded change
+    conditioning [104] -> targets [7], embedding [768]
+                       -> log posterior of each cell, legal, guided, controlled -> candidates: freshly drawn grids
+    previous grid, candidates, silence -> phrases of them, put together by bounded change -> the next grid
+
+A phrase is a track in a bar. Which phrases are taken is drawn from
+
+    pi(a) ~ w(a) exp(-control [SHARPNESS cost(a) + INERTIA changed(a)] - FLUENCY nats(a)),    changed(a) <= budget
+
+cost: missed targets and harshness (control.py); nats: the network's own code length of the whole grid, each cell hidden
+once; w: whole tracks rather than halves. diffusion/phrases.py has the chain and what its end is worth.
 """
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import product
 from typing import cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from eqdiff_jax import asked
+from eqdiff_jax import control as attributes
+from eqdiff_jax import targets
 from eqdiff_jax.conditioning import LAYOUT, encoder
+from eqdiff_jax.conditioning.layout import SIZE
 from eqdiff_jax.denoiser import roformer_of
 from eqdiff_jax.diffusion import (
     SAMPLERS,
@@ -20,15 +33,27 @@ from eqdiff_jax.diffusion import (
     classifier_free,
     commitment,
     legal_log_posterior,
+    phrases,
     sample,
 )
 from eqdiff_jax.music import LEGAL, VOCABULARY
-from eqdiff_jax.music.grid import BAR, REST
+from eqdiff_jax.music.attributes import Sums, sums
+from eqdiff_jax.music.grid import BAR, REST, STEPS, TRACKS
+from eqdiff_jax.targets import TargetMap
 from eqdiff_jax.types import Array, Change, Params, Predict
 
 GUIDANCE = 3.0  # the weight whose grids come closest to the descriptors of the pairs (of 1, 1.5, 2, 3)
-KEPT = 5.0  # where the rest is the music before, which pulls new cells to what was asked then (docs/training.md)
-SCORING = 30.0  # finds cells, rests too, that the movement speaks against (likewise)
+KAPPA, SLACK, CAP = 0.12, 8, 192  # of the budget: cells per |W dc| and cell, cells for nothing, most in one grid
+# W: slots that report the music itself do not count, or the music would pay for its own changes; the latent's velocity,
+# 0.94 of the length of dc in dances as it is scaled, counts a quarter; energy, which an audience sees first, threefold.
+SLOT_WEIGHTS = np.ones(SIZE, np.float32)
+for _name, _weight in (("activations", 0.0), ("velocity", 0.25), ("energy", 3.0)):
+    SLOT_WEIGHTS[LAYOUT[_name]] = _weight
+INERTIA = 0.005  # nats for a changed cell, so that nothing changes for nothing
+FLUENCY = 0.15  # share of the network's nats
+HALVES = 1.0  # nats against a track whose bars come from different grids
+MOST_CANDIDATES = 16
+WARM, MOVES, ROUNDS = 288, 36, 4  # of the chain
 PROCESS = absorbing(len(VOCABULARY))
 _LEGAL = LEGAL[:, None, :]  # [12, 1, 81]
 
@@ -68,30 +93,32 @@ def predictor(params: Params, conditioning: Array, guidance: Array | float = GUI
     return predict
 
 
-@partial(jax.jit, static_argnames=("sampler",))
+@partial(jax.jit, static_argnames=("candidates", "sampler"))
 def compose(key: Array, params: Params, conditioning: Array, previous: Array, *,
-            previous_conditioning: Array | None = None, steps: Array | int = 0, temperature: Array | float = 0.0,
-            guidance: Array | float | None = None, scoring: Array | float = SCORING,
-            follow: Array | float = 1.0, kappa: Array | float = bounded_change.KAPPA,
-            idle: Array | int = bounded_change.IDLE, most: Array | int = bounded_change.MOST,
-            negative: Array | None = None, sampler: str = "analytic") -> Change:
-    """The next grid, at most `budget` cells away from the previous one.
+            previous_conditioning: Array | None = None, bucket: Array | int = 0, candidates: int = 1,
+            steps: Array | int = 0, temperature: Array | float = 0.0, guidance: Array | float = GUIDANCE,
+            control: Array | float = 1.0, target_map: TargetMap = targets.DEFAULT, kappa: Array | float = KAPPA,
+            slack: Array | int = SLACK, cap: Array | int = CAP, negative: Array | None = None,
+            sampler: str = "analytic") -> Change:
+    """The next grid, at most `budget` cells away from the previous one, by whole phrases.
 
     Args:
       key: consumed; example i uses fold_in(key, i) only.
       params: a dict with `encoder` and `denoiser`.
       conditioning: [104] or [B, 104] of the new window.
       previous: int [12, 32] or [B, 12, 32]; all masks (81) means there is none, and every cell may change. Masks in
-        a part of it are filled too, and the budget is at least their number.
-      previous_conditioning: what made `previous`, shaped as conditioning; None: only `idle` cells may change.
-      steps, temperature: scalar or [B]; 0 takes them from the window's prediction_confidence (commitment).
-      guidance: weight of classifier-free guidance, 1 for none; None: GUIDANCE for a first grid, KEPT for others.
-      scoring: the same weight where cells are scored that may have to go.
-      follow: scalar or [B], how strongly both laws lean towards the asked number of notes and spread of melodies
-        (`asked.follow`); 0 leaves them alone.
+        a part of it are filled, the rest stays, and the budget is at least their number.
+      previous_conditioning: what made `previous`, shaped as conditioning; None: as if nothing had moved.
+      bucket: scalar or [B], what earlier grids left unspent: `Change.bucket` of the one before.
+      candidates: freshly drawn grids that phrases are taken from.
+      steps, temperature: scalar or [B]; 0 takes them from the window's prediction_confidence.
+      guidance: weight of classifier-free guidance, 1 for none.
+      control: scalar or [B], how strongly the targets count; 0 leaves the network's distribution alone, of which then
+        phrases are taken by chance, and nothing falls silent that the network did not silence.
+      target_map: which targets the movement asks for (`targets.compiled`).
+      kappa, slack, cap: the budget floor(min(cap, bucket + kappa ||W (c - c_prev)|| 384 + slack)).
       negative: a conditioning to keep away from, shaped as conditioning (`predictor`).
       sampler: a name of `diffusion.SAMPLERS`.
-      kappa, idle, most: the budget min(most, floor(kappa ||c - c_prev|| 384) + idle).
     Returns:
       Change, with a leading axis B if conditioning has one. Hamming(tokens, previous) <= budget always. Where the
       network gives NaN the previous grid comes back, marked `invalid`: music does not stop.
@@ -103,14 +130,20 @@ def compose(key: Array, params: Params, conditioning: Array, previous: Array, *,
         conditioning, previous_conditioning = conditioning[None], previous_conditioning[None]
         previous = previous[None]
         negative = None if negative is None else negative[None]
-    if guidance is None:
-        first = jnp.all(previous == PROCESS.mask, axis=(1, 2), keepdims=True)[..., None]
-        guidance = jnp.where(first, GUIDANCE, KEPT)
     steps, temperature = _committed(conditioning, steps, temperature)
-    guided, judge = (asked.follow(predictor(params, conditioning, weight, negative), conditioning, follow, heat)
-                     for weight, heat in ((guidance, temperature), (scoring, 1.0)))
-    change = transition(key, guided, conditioning, previous, previous_conditioning, judge=judge,
-                        steps=steps, temperature=temperature, kappa=kappa, idle=idle, most=most, sampler=sampler)
+    asked = targets.targets(conditioning, target_map)
+
+    def repeated(x: Array) -> Array:
+        return jnp.repeat(x, candidates, axis=0)
+
+    strength = jnp.broadcast_to(jnp.asarray(control, jnp.float32), steps.shape)
+    guided = predictor(params, repeated(conditioning), guidance, None if negative is None else repeated(negative))
+    weight = jnp.asarray(target_map.weight)
+    predict = attributes.controlled(guided, repeated(asked), weight, repeated(strength), repeated(temperature))
+    own = posterior(params, conditioning, jnp.ones(len(conditioning), bool))
+    change = transition(key, predict, own, conditioning, previous, previous_conditioning, bucket, candidates=candidates,
+                        steps=steps, temperature=temperature, control=strength, asked=asked,
+                        weight=weight, kappa=kappa, slack=slack, cap=cap, sampler=sampler)
     return jax.tree.map(lambda x: x[0] if x.ndim else x, change) if single else change
 
 
@@ -121,14 +154,14 @@ def hide(tokens: Array, tracks: Sequence[int] = (), bars: Sequence[int] = ()) ->
     return jnp.where(track | bar, PROCESS.mask, tokens)
 
 
-def infill(key: Array, params: Params, conditioning: Array, tokens: Array, **knobs) -> Change:
+def infill(key: Array, params: Params, conditioning: Array, tokens: Array, **options) -> Change:
     """The masked cells of `tokens` filled, the others kept bit for bit: accompaniment, continuation, repair.
 
-    compose with a budget of exactly the masks, the guidance of a first grid, and follow 0, as what is kept may be
-    anybody's and need not be made up for; arguments and result as there.
+    compose with a budget of exactly the masks, and control 0, as what is kept may be anybody's and need not be made up
+    for; arguments and result as there.
     `infill(key, params, c, hide(grid, tracks=(4, 5)))` makes two tracks anew, `hide(grid, bars=(1,))` a second bar.
     """
-    return compose(key, params, conditioning, tokens, idle=0, most=0, **{"guidance": GUIDANCE, "follow": 0.0} | knobs)
+    return compose(key, params, conditioning, tokens, slack=0, cap=0, **{"control": 0.0} | options)
 
 
 def _committed(conditioning: Array, steps: Array | int, temperature: Array | float) -> tuple[Array, Array]:
@@ -140,26 +173,67 @@ def _committed(conditioning: Array, steps: Array | int, temperature: Array | flo
             jnp.where(temperature > 0, temperature, auto_temperature))
 
 
-def transition(key: Array, predict: Predict, conditioning: Array, previous: Array, previous_conditioning: Array, *,
-               judge: Predict | None = None, steps: Array | int, temperature: Array | float, kappa: Array | float,
-               idle: Array | int, most: Array | int, sampler: str) -> Change:
-    """`compose` for any predictor, batched: budget, scoring by `judge`, re-masking, sampling. Arguments as there."""
-    mask, cells = PROCESS.mask, previous[0].size
-    key_score, key_sample = jax.random.split(key)
-    steps, temperature = _committed(conditioning, steps, temperature)
+def pairs(candidates: int) -> list[tuple[int, int]]:
+    """Where the two bars of a track may come from: 0 the previous grid, 1 silence, 2, 3, ... the candidates.
 
+    The bars of two candidates never meet in one track. The first pair keeps what plays.
+    """
+    sources = range(2 + candidates)
+    return [(a, b) for a, b in product(sources, sources) if a == b or min(a, b) < 2]
+
+
+def transition(key: Array, predict: Predict, own: Predict, conditioning: Array, previous: Array,
+               previous_conditioning: Array, bucket: Array | int, *, candidates: int, steps: Array, temperature: Array,
+               control: Array, asked: Array, weight: Array, kappa: Array | float, slack: Array | int,
+               cap: Array | int, sampler: str) -> Change:
+    """`compose` for any two predictors, batched: budget, candidates by `predict`, phrases by `own` and the targets.
+
+    predict takes the candidates of all examples as one batch [B candidates, ...]. Other arguments as there.
+    """
+    mask, batch, cells = PROCESS.mask, len(previous), previous[0].size
+    key_sample, key_score, key_chain = jax.random.split(key, 3)
+    moved = bounded_change.distance(conditioning, previous_conditioning, SLOT_WEIGHTS)
+    level = bounded_change.level(bucket, moved, cells, kappa=kappa, slack=slack, cap=cap)
     holes = jnp.sum(previous == mask, axis=(1, 2))  # masked cells have to be filled, whatever the budget
-    empty = holes == cells
-    allowed = jnp.maximum(holes, bounded_change.budget(
-        conditioning, previous_conditioning, cells, kappa=kappa, idle=idle, most=most))
-    # An empty grid has nothing to score: skip the two network calls when the whole batch is empty.
-    likelihood = jax.lax.cond(
-        jnp.all(empty), lambda: jnp.full(previous.shape, -jnp.inf),
-        lambda: bounded_change.cell_log_likelihood(key_score, judge or predict, previous, mask))
-    start = bounded_change.remask_least_likely(likelihood, previous, allowed, mask)
-    drawn = sample(key_sample, predict, PROCESS, previous.shape, sampler=SAMPLERS[sampler], steps=steps,
-                   temperature=temperature, initial=start)
-    played = jnp.where(previous == mask, REST, previous)
-    tokens = jnp.where(drawn.invalid[:, None, None], played, drawn.tokens)
-    return Change(tokens, jnp.sum(tokens != previous, axis=(1, 2)), allowed, steps, temperature, drawn.evaluations,
-                  drawn.invalid)
+    allowed = jnp.maximum(holes, level // bounded_change.UNITS)
+
+    partial_grid = (holes > 0)[:, None, None]
+    start = jnp.repeat(jnp.where(partial_grid, previous, mask), candidates, axis=0)
+    drawn = sample(key_sample, predict, PROCESS, start.shape, sampler=SAMPLERS[sampler], initial=start,
+                   steps=jnp.repeat(steps, candidates), temperature=jnp.repeat(temperature, candidates))
+    grids = drawn.tokens.reshape(batch, candidates, *previous.shape[1:])
+    invalid = drawn.invalid.reshape(batch, candidates)
+    held = jnp.where(previous == mask, REST, previous)
+    base = jnp.where(partial_grid & ~invalid[:, 0, None, None], grids[:, 0], held)
+
+    choices = np.array(pairs(candidates))
+    sources = jnp.concatenate([jnp.stack([base, jnp.full_like(base, REST)], axis=1), grids], axis=1)
+    bars = sources.reshape(batch, -1, len(TRACKS), STEPS // BAR, BAR)
+    rows = jnp.concatenate([bars[..., i, :][:, choices[:, i]] for i in (0, 1)], axis=-1)  # [B, C, 12, 32]
+    rows = jnp.where(rows == mask, REST, rows)  # of invalid candidates, never taken
+    spent = jnp.sum(rows != previous[:, None], axis=-1).swapaxes(1, 2)
+    broken = jnp.concatenate([jnp.zeros((batch, 2), bool), invalid], axis=1)
+    refused = broken[:, choices].any(-1) | ((choices == 1).any(-1) & (control[:, None] <= 0))  # [B, C]
+    log_weight = -HALVES * (choices[:, 0] != choices[:, 1]) - (INERTIA * control)[:, None, None] * spent
+    parts = phrases.Parts(
+        features=jax.tree.map(lambda x: x.swapaxes(1, 2), sums(rows)), spent=spent.astype(jnp.int32), allowed=allowed,
+        log_weight=jnp.where(refused[:, None], -jnp.inf, log_weight), data=(asked, control))
+
+    def together(choice: Array) -> Array:
+        return jnp.take_along_axis(rows, choice[:, None, :, None], axis=1)[:, 0]
+
+    def energy(features: Sums, data: tuple[Array, Array]) -> Array:
+        wanted, strength = data
+        return attributes.SHARPNESS * strength * attributes.cost(features, wanted, weight)
+
+    def nats(choice: Array) -> Array:
+        likelihood = bounded_change.cell_log_likelihood(key_score, own, together(choice), mask)
+        return -FLUENCY * likelihood.sum((1, 2))
+
+    choice = phrases.delayed(key_chain, parts, energy, nats, jnp.zeros((batch, len(TRACKS)), jnp.int32), warm=WARM,
+                             moves=MOVES, rounds=ROUNDS).choice
+    failed = jnp.all(invalid, axis=1)
+    tokens = jnp.where(failed[:, None, None], held, together(choice))
+    changed = jnp.sum(tokens != previous, axis=(1, 2))
+    left = jnp.maximum(level - bounded_change.UNITS * changed.astype(jnp.int32), 0)
+    return Change(tokens, changed, allowed, steps, temperature, drawn.evaluations, failed, left)

@@ -1,6 +1,6 @@
 """Offline performance: a motion in, consecutive two-bar grids out, and the files that hold them.
 
-    limbs -> 60 Hz chain -> window means -> conditioning -> compose_takes, grid after grid -> npz, js, mid, png, json
+    limbs -> 60 Hz chain -> window means -> conditioning -> compose, grid after grid -> npz, js, mid, png, json
 """
 
 import json
@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from eqdiff_jax import asked, cascade, motion
-from eqdiff_jax.composer import PROCESS
+from eqdiff_jax import cascade, control, motion, targets
+from eqdiff_jax.composer import MOST_CANDIDATES, PROCESS, compose
 from eqdiff_jax.conditioning import LAYOUT, assemble
 from eqdiff_jax.conditioning.layout import BPM_RANGE, genre_vector
 from eqdiff_jax.diffusion import SAMPLERS
@@ -26,8 +26,6 @@ from eqdiff_jax.motion.windows import padded_trajectory, require_windows, window
 from eqdiff_jax.music import LEGAL, VOCABULARY, descriptors, draw, song_to_strudel, to_midi
 from eqdiff_jax.music.conductor import conduct, initial_state, instrument_activations
 from eqdiff_jax.music.grid import SHAPE
-from eqdiff_jax.takes import TAKES, compose_takes
-from eqdiff_jax.takes import check as check_takes
 from eqdiff_jax.types import CascadeRow, MotionFrame, Params
 
 MODES = ("diffusion", "threshold")
@@ -46,8 +44,9 @@ class Settings(NamedTuple):
     temperature: float = 0.0  # 0 for the commitment rule
     sampler: str = "analytic"
     mode: str = "diffusion"
-    takes: int = TAKES  # grids made for each window, of which the nearest to what the movement asks is played
-    follow: float = 1.0  # how strongly the network's law leans towards that (asked.py)
+    candidates: int = 2  # grids drawn for each window, from which phrases are taken
+    control: float = 1.0  # how strongly the targets of the movement count
+    targets: str | None = None  # a file of targets (targets.py), None for the default
 
 
 class Performance(NamedTuple):
@@ -77,8 +76,10 @@ def check(settings: Settings) -> None:
         raise InputError(f"--temperature is {settings.temperature:g}: use auto or 0.05 .. 10")
     if settings.sampler not in SAMPLERS:
         raise InputError(f"unknown sampler {settings.sampler!r}: choose one of {', '.join(SAMPLERS)}")
-    check_takes(settings.takes)
-    asked.check(settings.follow)
+    if not 1 <= settings.candidates <= MOST_CANDIDATES:
+        raise InputError(f"--candidates is {settings.candidates}: use 1 .. {MOST_CANDIDATES}")
+    control.check(settings.control)
+    targets.load(settings.targets)
     if settings.mode not in MODES:
         raise InputError(f"unknown mode {settings.mode!r}: choose one of {', '.join(MODES)}")
     genre_vector(settings.genre)
@@ -110,6 +111,7 @@ def perform(params: Params, limbs: np.ndarray, edges: np.ndarray, settings: Sett
     z, velocity, dynamics = window_means(frames, edges)
     music = {name: params[name] for name in ("encoder", "denoiser")}
     grid, before, state = np.full(SHAPE, PROCESS.mask, np.int32), None, initial_state(settings.seed)
+    bucket, target_map = jnp.int32(0), targets.compiled(targets.load(settings.targets))
     activations = np.zeros(SHAPE[0], np.float32)
     key, rows = jax.random.key(settings.seed), []
     for i in tqdm(range(len(edges) - 1), unit="window", disable=quiet or None):
@@ -122,15 +124,15 @@ def perform(params: Params, limbs: np.ndarray, edges: np.ndarray, settings: Sett
         if settings.mode == "threshold":
             new, steps, temperature, allowed = conducted, 0, 0.0, grid.size
         else:
-            change = compose_takes(
-                jax.random.fold_in(key, i), music, jnp.asarray(conditioning), jnp.asarray(grid), takes=settings.takes,
+            change = compose(
+                jax.random.fold_in(key, i), music, jnp.asarray(conditioning), jnp.asarray(grid), bucket=bucket,
                 previous_conditioning=jnp.asarray(conditioning if before is None else before),
-                steps=settings.steps, temperature=settings.temperature, sampler=settings.sampler,
-                follow=settings.follow)
+                candidates=settings.candidates, steps=settings.steps, temperature=settings.temperature,
+                sampler=settings.sampler, control=settings.control, target_map=target_map)
             if bool(change.invalid):
                 raise InputError(f"window {i}: the network gave NaN; its weights are damaged, load another checkpoint")
             new, steps, temperature = np.asarray(change.tokens), int(change.steps), float(change.temperature)
-            allowed = int(change.budget)
+            allowed, bucket = int(change.budget), change.bucket
         confidence = conditioning[LAYOUT["prediction_confidence"]][0]
         rows.append((new, conditioning, z[i], confidence, steps, temperature, int((new != grid).sum()), allowed))
         grid, before, activations = new, conditioning, instrument_activations(new)
@@ -145,7 +147,7 @@ def bounds(params: Params, limbs: np.ndarray, performance: Performance, settings
     """
     if settings.mode == "threshold":
         params = {"motion": params["motion"]}
-    return cascade.lipschitz_cascade(params, BUDGET._replace(follow=settings.follow),
+    return cascade.lipschitz_cascade(params, BUDGET._replace(control=settings.control),
                                      key=jax.random.key(settings.seed), limbs=limbs,
                                      conditioning=performance.conditioning, tokens=performance.tokens,
                                      bpm=settings.bpm)

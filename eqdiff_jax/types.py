@@ -169,6 +169,7 @@ class Change(NamedTuple):
     temperature: Array  # [B] temperature used
     evaluations: Array  # [] network calls of the sampler
     invalid: Array  # [B] bool: the network gave NaN; the previous grid plays on, its holes at rest
+    bucket: Array  # [B] int32 what is left to spend, in 1/1024 cell
 
 
 class Status(enum.IntEnum):

@@ -15,6 +15,8 @@ from jsonschema import Draft202012Validator
 from test_sample import export
 
 import live
+from eqdiff_jax.composer import MOST_CANDIDATES
+from eqdiff_jax.control import MOST
 from eqdiff_jax.live import stage
 from eqdiff_jax.live.log import BAR_SCHEMA
 
@@ -79,6 +81,7 @@ def bad_inputs(folder, weights):
     (folder / "file").write_text("not a folder")
     (folder / "typo.toml").write_text('[[row]]\naddress = "/1/fader1"\nargument = 0\nto = "rom"\n')
     (folder / "mappings.toml").write_text('density = { source = "energie", low = 0.5, high = 1.0 }\n')
+    (folder / "targets.toml").write_text('[range]\nsource = "tensio"\n')
     (folder / "empty.jsonl").write_text("")
     (folder / "other.jsonl").write_text('{"timestamp": 1}\n')
     np.savez(folder / "nan.npz", limbs=np.full((600, 27, 8), np.nan, np.float32))
@@ -92,8 +95,10 @@ def bad_inputs(folder, weights):
         "silly tempo": (["--bpm", "nan"], "--bpm"),
         "silly seed": (["--seed", "-1"], "--seed"),
         "unknown lookahead": (["--lookahead", "far"], "far"),
-        "no takes": (["--takes", "0"], "1 .. 64"),
-        "silly follow": (["--follow", "nan"], "0 .. 10"),
+        "no candidates": (["--candidates", "0"], f"1 .. {MOST_CANDIDATES}"),
+        "silly control": (["--control", "nan"], f"0 .. {MOST:g}"),
+        "targets with a typo": (["--targets", str(folder / "targets.toml")], "did you mean tension"),
+        "missing targets": (["--targets", str(folder / "nobody.toml")], "nobody.toml"),
         "unknown flag": (["--tempo", "3"], "--tempo"),
         "no port": (["--http", "localhost"], "HOST:PORT"),
         "no such address": (["--http", "192.0.2.1:0"], "192.0.2.1"),
@@ -114,12 +119,11 @@ def bad_inputs(folder, weights):
     }
 
 
-NAMES = ("unknown mode", "unknown genre", "silly tempo", "silly seed", "unknown lookahead", "no takes", "silly follow",
-         "unknown flag",
-         "no port", "no such address", "no such OSC address", "token unfit", "missing file", "unknown style",
-         "NaN throughout",
-         "missing session", "empty session", "another log", "map with a typo", "missing map", "mappings with a typo",
-         "no checkpoint", "truncated checkpoint", "unwritable log")
+NAMES = ("unknown mode", "unknown genre", "silly tempo", "silly seed", "unknown lookahead", "no candidates",
+         "silly control", "targets with a typo", "missing targets", "unknown flag", "no port", "no such address",
+         "no such OSC address", "token unfit", "missing file", "unknown style", "NaN throughout", "missing session",
+         "empty session", "another log", "map with a typo", "missing map", "mappings with a typo", "no checkpoint",
+         "truncated checkpoint", "unwritable log")
 
 
 @pytest.fixture(scope="module")
@@ -169,8 +173,8 @@ def test_without_strudel_it_says_how_to_install_it(weights, tmp_path, capfd, mon
 def test_a_process_of_grids_that_cannot_start_is_named(weights, tmp_path, capfd, monkeypatch):
     """The checkpoint is there when it is checked, and gone when the process reads it."""
     class Gone(stage.Worker):
-        def __init__(self, folder, cache, takes):
-            super().__init__(tmp_path / "gone", cache, takes)
+        def __init__(self, folder, cache, candidates):
+            super().__init__(tmp_path / "gone", cache, candidates)
 
     monkeypatch.setattr(stage, "Worker", Gone)
     code = live.main(["--no-browser", "--http", "127.0.0.1:0", "--osc", "127.0.0.1:0", "--checkpoint", str(weights),

@@ -12,10 +12,12 @@ import pytest
 
 import sample
 from eqdiff_jax import motion, performance
-from eqdiff_jax.composer import compose
+from eqdiff_jax.composer import CAP, MOST_CANDIDATES, SLACK, compose
 from eqdiff_jax.conditioning import Encoder
+from eqdiff_jax.control import MOST
 from eqdiff_jax.denoiser import Roformer
 from eqdiff_jax.music import LEGAL, events, song_from_midi
+from eqdiff_jax.targets import NAMES as TARGETS
 from eqdiff_jax.training import checkpoint
 
 FILES = {"grids.npz", "song.strudel.js", "song.mid", "grids.png", "report.json"}
@@ -94,11 +96,12 @@ def test_report_and_picture(made):
     assert report["legal"] and report["within_budget"] and len(report["windows"]) == 3
     assert sum(report["histogram"].values()) == 3 * 384
     rows = {row["stage"]: row for row in report["cascade"]}
-    assert len(rows) == 13 and {row["kind"] for row in rows.values()} == {"proved", "estimated", "range bound only"}
+    assert len(rows) == 13 + len(TARGETS)
+    assert {row["kind"] for row in rows.values()} == {"proved", "estimated", "range bound only"}
     for row in rows.values():
         assert all(np.isfinite(row[name]) for name in ("bound", "measured", "offset")) and row["method"]
         assert row["measured"] <= row["bound"] * (1 + 1e-4) or row["stage"] == "limbs -> grid"
-    assert rows["conditioning -> grid"]["offset"] == 8 and rows["limbs -> grid"]["offset"] == 128
+    assert rows["conditioning -> grid"]["offset"] == SLACK and rows["limbs -> grid"]["offset"] == CAP
     assert (made / "grids.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
@@ -121,6 +124,27 @@ def test_explicit_steps_and_temperature_are_used(weights, tmp_path):
     grids = np.load(tmp_path / "grids.npz")
     assert (grids["steps"] == 7).all()
     np.testing.assert_allclose(grids["temperature"], 0.9, rtol=1e-6)
+
+
+def test_a_file_of_targets_is_what_is_played(weights, tmp_path):
+    """The same movement, asked for silence and for everything."""
+    notes, flags = {}, ("--num", "3", "--seed", "5", "--steps", "4")
+    for name, rank in (("silence", 0.0), ("everything", 1.0)):
+        path = tmp_path / f"{name}.toml"
+        path.write_text("".join(f"[{target}]\nlow = {rank}\nhigh = {rank}\nweight = 3\n"
+                                for target in ("layers", "intensity", "density")))
+        assert run(weights, tmp_path / name, *flags, "--targets", str(path)) == 0
+        notes[name] = sum(len(events(grid)) for grid in np.load(tmp_path / name / "grids.npz")["tokens"])
+        assert json.loads((tmp_path / name / "report.json").read_text())["settings"]["targets"] == str(path)
+    assert notes["silence"] < 0.5 * notes["everything"]
+
+
+def test_without_control_no_target_is_read(weights, tmp_path):
+    silence = tmp_path / "silence.toml"
+    silence.write_text("[layers]\nlow = 0\nhigh = 0\n[intensity]\nlow = 0\nhigh = 0\n")
+    flags = ("--num", "2", "--steps", "4", "--control", "0")
+    assert run(weights, tmp_path / "a", *flags) == run(weights, tmp_path / "b", *flags, "--targets", str(silence)) == 0
+    np.testing.assert_array_equal(*(np.load(tmp_path / name / "grids.npz")["tokens"] for name in "ab"))
 
 
 def test_threshold_mode_records_no_steps(weights, tmp_path):
@@ -160,7 +184,7 @@ def test_adversarial_motion_stays_within_its_budget(weights, tmp_path, name):
     assert run(weights, tmp_path / "out", "--motion", str(tmp_path / "wild.npz")) == 0
     grids = np.load(tmp_path / "out" / "grids.npz")
     assert all(np.isfinite(grids[k]).all() for k in grids.files)
-    assert (np.diff(grids["tokens"], axis=0) != 0).sum((1, 2)).max() <= 128
+    assert (np.diff(grids["tokens"], axis=0) != 0).sum((1, 2)).max() <= CAP
     assert (grids["changed"] <= grids["budget"]).all()
 
 
@@ -168,7 +192,7 @@ def test_perturbed_motion_stays_within_the_sum_of_budgets(weights):
     """From one grid with one seed: two motions, at most m_A + m_B cells apart."""
     params = checkpoint.load(weights)
     limbs = motion.demo("flow", 8.0, 4)
-    settings = performance.Settings(num=2, takes=1)
+    settings = performance.Settings(num=2)
     rng = np.random.default_rng(1)
     plain, _ = performance.perform(params, limbs, np.array([0, 240, 480]), settings)
     music = {name: params[name] for name in ("encoder", "denoiser")}
@@ -250,6 +274,11 @@ def bad_inputs(tmp_path, weights):
     model = json.loads((edited / "model.json").read_text())
     model["shapes"]["denoiser/null"] = [[7], "bfloat16"]
     (edited / "model.json").write_text(json.dumps(model))
+    def written(text):
+        path = tmp_path / f"targets{len(list(tmp_path.iterdir()))}.toml"
+        path.write_text(text)
+        return str(path)
+
     half = tmp_path / "half"
     half.mkdir()
     (half / "model.json").write_text("{")
@@ -269,8 +298,17 @@ def bad_inputs(tmp_path, weights):
         "unknown flag": (["--tempo", "3"], "--tempo"),
         "silly tempo": (["--bpm", "nan"], "--bpm"),
         "silly steps": (["--steps", "-3"], "--steps"),
-        "no takes": (["--takes", "0"], "1 .. 64"),
-        "silly follow": (["--follow", "-1"], "0 .. 10"),
+        "no candidates": (["--candidates", "0"], f"use 1 .. {MOST_CANDIDATES}"),
+        "many candidates": (["--candidates", str(MOST_CANDIDATES + 1)], f"use 1 .. {MOST_CANDIDATES}"),
+        "negative control": (["--control", "-1"], f"--control is -1: use 0 .. {MOST:g}"),
+        "control of nan": (["--control", "nan"], f"use 0 .. {MOST:g}"),
+        "no targets file": (["--targets", str(tmp_path / "wishes.toml")], "wishes.toml: cannot be read"),
+        "targets in a folder": (["--targets", str(tmp_path)], "give a file of targets"),
+        "targets not text": (["--targets", str(nan)], "not UTF-8 text"),
+        "targets not TOML": (["--targets", written("[layers\n")], "not TOML"),
+        "misspelt target": (["--targets", written("[layer]\nlow = 0.1\n")], "did you mean layers?"),
+        "target out of range": (["--targets", written("[density]\nhigh = 1.5\n")], "write a number from 0 to 1"),
+        "falling target": (["--targets", written("[range]\nlow = 0.8\nhigh = 0.2\n")], "exchange them"),
         "silly seed": (["--seed", "-1"], "--seed"),
         "unknown sampler": (["--sampler", "magic"], "magic"),
         "unknown mode": (["--mode", "joint"], "joint"),
@@ -287,7 +325,9 @@ def bad_inputs(tmp_path, weights):
 NAMES = ("missing file", "unknown suffix", "cut file", "unknown skeleton", "too short", "NaN throughout", "wrong shape",
          "damaged numpy",
          "unknown style", "unknown genre", "no windows", "not a number", "unknown flag", "silly tempo", "silly steps",
-         "no takes", "silly follow", "silly seed", "unknown sampler", "unknown mode", "no checkpoint",
+         "no candidates", "many candidates", "negative control", "control of nan", "no targets file",
+         "targets in a folder", "targets not text", "targets not TOML", "misspelt target", "target out of range",
+         "falling target", "silly seed", "unknown sampler", "unknown mode", "no checkpoint",
          "truncated checkpoint", "other shape",
          "shapes that do not fit", "damaged model.json", "NaN weights", "unwritable out")
 

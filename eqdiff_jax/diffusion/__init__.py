@@ -1,6 +1,6 @@
 """Discrete diffusion over tokens. Knows no network and no music."""
 
-from eqdiff_jax.diffusion.bounded_change import budget, cell_log_likelihood, remask_least_likely
+from eqdiff_jax.diffusion.bounded_change import cell_log_likelihood
 from eqdiff_jax.diffusion.categorical import categorical
 from eqdiff_jax.diffusion.guidance import classifier_free, legal_log_posterior
 from eqdiff_jax.diffusion.likelihood import exact_nelbo, nelbo
@@ -31,8 +31,8 @@ from eqdiff_jax.diffusion.tilting import tilt
 __all__ = [
     "GRIDS", "PROCESSES", "SAMPLERS", "SCHEDULES", "Analytic", "Ancestral", "Confidence", "Euler", "FirstHitting",
     "LeaveOneOut", "Mean", "Parallel", "ReMDM", "Score", "absorbing", "antithetic_times", "as_leave_one_out", "as_mean",
-    "as_score", "auxiliary_cross_entropy", "budget", "categorical", "cell_log_likelihood", "classifier_free",
+    "as_score", "auxiliary_cross_entropy", "categorical", "cell_log_likelihood", "classifier_free",
     "commitment", "cosine_grid", "exact_nelbo", "hybrid", "lambda_cross_entropy", "legal_log_posterior",
-    "masked_cross_entropy", "nelbo", "remask_least_likely", "sample", "score_entropy", "tilt", "uniform",
+    "masked_cross_entropy", "nelbo", "sample", "score_entropy", "tilt", "uniform",
     "uniform_grid", "variational_bound",
 ]

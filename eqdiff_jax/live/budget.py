@@ -9,7 +9,9 @@ from eqdiff_jax.motion.windows import FRAME_RATE, window_seconds
 RESERVE = 0.05  # s before the page hands out the first note at which the grid is to be ready
 SAFETY = 1.25  # a network call is taken to last so many times its measured time
 EASE = 1.5  # a window is cut so many times earlier than all steps should take: others may need the processor, too
-LEAST_LEAD = 0.4  # s, however fast the network is
+LEAST_LEAD = 0.2  # s, however fast the network is
+GRID_BARS = 2  # bars that a grid lasts
+LATEST = 0.2  # share of the time from one grid to the next that a window may be cut early
 SLACK = 0.05  # s that the tick which cuts a window may come late without costing a step
 RECENT = 4  # grids whose worst time per call counts
 MEMORY = 0.3  # weight of a new time in the mean
@@ -44,14 +46,26 @@ def opening(mode: str, bpm: float, budget: Budget, ahead: float) -> float:
     """The cycle at which to start a clock whose frontier is `ahead` seconds on, so that the first window is as long
     as all others when its grid is for cycle 0."""
     # The frame nearest to the edge closes the window, as in motion.windows: one and a half frames before its time.
-    seconds = window_seconds(bpm) - 1.5 / FRAME_RATE + lead(mode, bpm, budget) + RESERVE + ahead
+    seconds = _between(mode, bpm, budget) - 1.5 / FRAME_RATE + lead(mode, bpm, budget) + RESERVE + ahead
     return -seconds * bpm / 240.0
 
 
+def pace(mode: str, bpm: float, budget: Budget) -> int:
+    """Bars from one grid to the next: one where a network plays that makes its fewest steps within a bar, else two."""
+    fits = budget.seconds(STEPS_MIN) + SLACK + RESERVE <= window_seconds(bpm) / GRID_BARS
+    return 1 if mode == "diffusion" and fits else GRID_BARS
+
+
+def _between(mode: str, bpm: float, budget: Budget) -> float:
+    """Seconds from one grid to the next."""
+    return window_seconds(bpm) * pace(mode, bpm, budget) / GRID_BARS
+
+
 def lead(mode: str, bpm: float, budget: Budget) -> float:
-    """Seconds before its deadline at which a window is cut: with ease enough for every step that may be asked for,
-    but within one window, and always enough for the fewest steps."""
+    """Seconds before its deadline at which a window is cut: with ease enough for every step that may be asked for, but
+    no more than LATEST of the time between two grids, so that the movement is read late, and always enough for the
+    fewest steps."""
     if mode != "diffusion":
         return max(LEAST_LEAD, SAFETY * budget.overhead + SLACK)
-    most = max(window_seconds(bpm) - RESERVE, LEAST_LEAD)
+    most = max(LATEST * _between(mode, bpm, budget) - RESERVE, LEAST_LEAD)
     return max(min(EASE * budget.seconds(STEPS_MAX) + SLACK, most), budget.seconds(STEPS_MIN) + SLACK, LEAST_LEAD)

@@ -1,12 +1,13 @@
 """The performance as a pure function of time: limb frames and the music's position in, jobs, grids and bars out.
 
     frames -> 60 Hz chain -> sums over the window        at each tick
-    `lead` before the next even cycle                    the window is cut, a Job goes out
+    `lead` before the next grid's cycle                  the window is cut, a Job goes out
     the grid comes back in time                          an Eval goes out, the grid sounds from that cycle on
     it does not                                          a miss is counted, with its reason; what plays, plays on
 
-A grid replaces the one before at an even cycle and never anywhere else. What is computed is what
-performance.perform computes, window by window: same frames, same edges, same seed, same grids.
+A grid of two bars replaces the one before in place, at each bar line in mode diffusion (`budget.pace`) and at even
+ones in the others, and never anywhere else. What is computed is what performance.perform computes, window by window:
+same frames, same edges, same seed, same grids.
 """
 
 from collections import Counter
@@ -17,10 +18,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from eqdiff_jax import motion
+from eqdiff_jax import motion, targets
 from eqdiff_jax.composer import PROCESS
 from eqdiff_jax.diffusion.schedule import STEPS_MIN
-from eqdiff_jax.live.budget import RESERVE, Budget, lead
+from eqdiff_jax.live.budget import GRID_BARS, RESERVE, Budget, lead, pace
 from eqdiff_jax.live.clock import Reading
 from eqdiff_jax.live.wire import Crossfade, Eval, ServerMessage, SetParam
 from eqdiff_jax.live.worker import Failed, Job, Made, Ready
@@ -30,10 +31,10 @@ from eqdiff_jax.music.conductor import ConductorState, initial_state
 from eqdiff_jax.music.grid import SHAPE
 from eqdiff_jax.types import Array, Dynamics
 
-GRID_BARS = 2  # cycles that a grid lasts
 FADE_BEATS = 4.0  # from one mode's grids to another's
 FARTHEST = 8  # cycles by which a page may start a grid late; what it says beyond that is of another clock
 SHORTEST = 0.5  # s of movement that a window needs at least
+RAMP = 2  # frame n of a window weighs n to this power, where a grid comes at each bar
 
 
 class Settings(NamedTuple):
@@ -42,6 +43,17 @@ class Settings(NamedTuple):
     mode: str = "diffusion"
     genre: str | None = None
     bpm: float = 120.0
+
+
+class Making(NamedTuple):
+    """How grids of the network are made, all evening long."""
+
+    candidates: int = 1  # grids that phrases are taken from
+    control: float = 1.0  # how strongly the targets count
+    rules: Mapping[str, targets.Rule] | None = None  # what the movement asks, None for the default
+
+
+PLAIN = Making()
 
 
 class Pending(NamedTuple):
@@ -80,13 +92,14 @@ class State(NamedTuple):
     """Carried from tick to tick."""
 
     motion: motion.MotionState
-    total: np.ndarray  # float64 [80] sums over the window so far: z, velocity, 15 dynamics, the phase's slot
+    total: np.ndarray  # float64 [80] weighted sums over the window so far: z, velocity, 15 dynamics, the phase's slot
     frames: int  # in it
     settings: Settings
     wanted: Settings  # from the next boundary on
     seed: int
     budget: Budget
-    target: int  # even cycle that the next grid is for
+    target: int  # cycle that the next grid is for
+    weight: float = 0.0  # sum of the frames' weights
     window: int = 0  # grids asked for so far
     pending: Pending | None = None
     held: Playing | None = None  # made, and too early to be sent
@@ -98,8 +111,7 @@ class State(NamedTuple):
     misses: Mapping[str, int] = {}
     unlogged: tuple[str, ...] = ()  # misses since the last bar line
     script: tuple[Scripted, ...] | None = None  # the grids to come, when a session is played again
-    takes: int = 1  # of every grid that the network makes (takes.py)
-    follow: float = 1.0  # of its law (asked.py)
+    making: Making = PLAIN
     lasts: int = GRID_BARS  # bars until the grid after the one that is being made
 
     @property
@@ -118,10 +130,10 @@ class Info(NamedTuple):
 
 
 def init(settings: Settings, seed: int, budget: Budget, script: tuple[Scripted, ...] | None = None,
-         takes: int = 1, follow: float = 1.0) -> State:
+         making: Making = PLAIN) -> State:
     """Before the first tick. The first grid is for cycle 0."""
-    return State(motion.init_state(), np.zeros(80), 0, settings, settings, seed, budget, 0, script=script, takes=takes,
-                 follow=follow)
+    return State(motion.init_state(), np.zeros(80), 0, settings, settings, seed, budget, 0, script=script,
+                 making=making)
 
 
 def over(state: State) -> bool:
@@ -160,13 +172,18 @@ def _step(weights: motion.MotionWeights, state: motion.MotionState, limbs: Array
 
 
 def _moved(weights: motion.MotionWeights, state: State, frames: np.ndarray) -> tuple[State, np.ndarray]:
-    """The movement of these frames, added to the window."""
-    inner, total = state.motion, state.total
-    for limbs in frames:
+    """The movement of these frames, added to the window.
+
+    Where a grid comes at each bar, frame n of the window weighs n^2: what a body does now is heard at the next bar, and
+    what it did a bar before hardly. Elsewhere all weigh the same, as in motion.windows.
+    """
+    inner, total, weight, ramp = state.motion, state.total, state.weight, _pace(state) < GRID_BARS
+    for number, limbs in enumerate(frames, state.frames + 1):
         inner, values = _step(weights, inner, limbs)
         frame = np.asarray(values)
-        total = total + frame
-    return state._replace(motion=inner, total=total, frames=state.frames + len(frames)), frame
+        share = float(number**RAMP) if ramp else 1.0
+        total, weight = total + share * frame, weight + share
+    return state._replace(motion=inner, total=total, weight=weight, frames=state.frames + len(frames)), frame
 
 
 def _follow(state: State, reading: Reading) -> State:
@@ -175,13 +192,19 @@ def _follow(state: State, reading: Reading) -> State:
         return state
     soonest = reading.frontier + (RESERVE + lead(state.wanted.mode, state.wanted.bpm, state.budget)) * reading.cps
     soonest += max(SHORTEST - state.frames / FRAME_RATE, 0.0) * reading.cps
-    return state._replace(epoch=reading.epoch, bar=int(np.floor(reading.heard)), target=_even_above(soonest),
-                          playing=state.newest, coming=())
+    return state._replace(epoch=reading.epoch, bar=int(np.floor(reading.heard)),
+                          target=_start_above(soonest, _pace(state)), playing=state.newest, coming=())
 
 
-def _even_above(cycle: float) -> int:
-    """The first start of a grid after that cycle."""
-    return GRID_BARS * (int(np.floor(cycle / GRID_BARS)) + 1)
+def _pace(state: State) -> int:
+    """Bars from one grid to the next, by the mode of the one that is being made, if one is."""
+    making = state.held or state.pending
+    return pace(making.job.mode if making else state.wanted.mode, state.wanted.bpm, state.budget)
+
+
+def _start_above(cycle: float, bars: int) -> int:
+    """The first cycle after that one at which a grid may start."""
+    return bars * (int(np.floor(cycle / bars)) + 1)
 
 
 def _received(state: State, answer: Made | Ready | Failed) -> State:
@@ -202,7 +225,7 @@ def _received(state: State, answer: Made | Ready | Failed) -> State:
 def _released(state: State, reading: Reading) -> tuple[State, tuple[Eval | Crossfade, ...]]:
     """Send a finished grid once the page would start it at its own cycle, and not at the one before."""
     held, before = state.held, state.newest
-    if held is None or not state.target - GRID_BARS <= reading.frontier < state.target:
+    if held is None or not state.target - _pace(state) <= reading.frontier < state.target:
         return state, ()
     held = held._replace(at=float(state.target))
     state = state._replace(held=None, coming=(*state.coming, held), target=state.target + state.lasts, trouble=None)
@@ -218,11 +241,13 @@ def as_message(playing: Playing, *, cycle: float | None, fades: bool) -> Eval | 
     job, made = playing.job, playing.made
     first = bool((job.previous == PROCESS.mask).all())
     tokens, changed = made.tokens.tolist(), [] if first else np.argwhere(made.tokens != job.previous).tolist()
+    bars = 1 if made.mode == "diffusion" else GRID_BARS
     if fades:
-        return Crossfade(made.code, FADE_BEATS, made.window, tokens, changed, cycle)
-    return Eval(made.code, made.window, "bar", GRID_BARS, tokens, changed, made.steps, made.temperature,
-                made.confidence, round(made.seconds + made.overhead, 4), round(made.margin, 4),
-                [round(float(p), 4) for p in made.section], {"budget": made.budget, "wanted": made.wanted}, cycle)
+        return Crossfade(made.code, FADE_BEATS, made.window, tokens, changed, cycle, bars)
+    cascade = {"budget": made.budget, "wanted": made.wanted, "targets": [round(float(x), 3) for x in made.asked]}
+    return Eval(made.code, made.window, "bar", bars, tokens, changed, made.steps, made.temperature, made.confidence,
+                round(made.seconds + made.overhead, 4), round(made.margin, 4),
+                [round(float(p), 4) for p in made.section], cascade, cycle)
 
 
 def _passed(state: State, reading: Reading, idle: bool) -> State:
@@ -237,7 +262,7 @@ def _passed(state: State, reading: Reading, idle: bool) -> State:
 def _miss(state: State, reason: str) -> State:
     """The grid for the target will not be there; the next one is for the cycle after."""
     state = _counted(state, reason)
-    return state._replace(target=state.target + GRID_BARS)
+    return state._replace(target=_start_above(state.target, _pace(state)))
 
 
 def _counted(state: State, reason: str) -> State:
@@ -274,6 +299,8 @@ def _cut(state: State, reading: Reading, limbs: np.ndarray) -> tuple[State, Job 
                                                state.script[0].tempo))
     wanted, budget = state.wanted, state.budget
     needed, diffusion = lead(wanted.mode, wanted.bpm, budget), wanted.mode == "diffusion"
+    bars = _pace(state)
+    state = state._replace(target=-(-state.target // bars) * bars)  # odd after grids of one bar
     while True:
         left = (state.target - reading.frontier) / reading.cps - RESERVE
         most = budget.steps(left) if diffusion else 0
@@ -282,33 +309,35 @@ def _cut(state: State, reading: Reading, limbs: np.ndarray) -> tuple[State, Job 
         if left > 0 and (most >= STEPS_MIN or not diffusion):
             break
         state = _miss(state, state.trouble or "slow")
-    lasts = GRID_BARS
+    lasts = bars
     if state.script:
         job = state.script[0].job._replace(limbs=np.asarray(limbs, np.float32))
-        lasts = GRID_BARS * max(-(-state.script[0].bars // GRID_BARS), 1)
+        lasts *= max(-(-state.script[0].bars // lasts), 1)
         state = state._replace(script=state.script[1:])
     else:
         job = _job(state, limbs, most)
     # Mode and genre are of the grid and begin with it; the tempo begins at the bar line.
     settings = wanted._replace(bpm=state.settings.bpm)
-    return state._replace(pending=Pending(job), window=state.window + 1, total=np.zeros(80), frames=0,
+    return state._replace(pending=Pending(job), window=state.window + 1, total=np.zeros(80), weight=0.0, frames=0,
                           settings=settings, lasts=lasts), job
 
 
 def _job(state: State, limbs: np.ndarray, most: int) -> Job:
     """The window as it stands, after the newest grid."""
-    mean = (state.total / state.frames).astype(np.float32)
+    mean = (state.total / state.weight).astype(np.float32)
     dynamics = Dynamics(*map(float, mean[64:79]))._replace(phase=float(mean[79]))
     newest, wanted = state.newest, state.wanted
     conductor: ConductorState = initial_state(state.seed)
     previous, before = np.full(SHAPE, PROCESS.mask, np.int32), None
-    activations = np.zeros(SHAPE[0], np.float32)
+    activations, bucket = np.zeros(SHAPE[0], np.float32), 0
     if newest is not None:
         made = newest.made
         conductor, previous, before, activations = made.conductor, made.tokens, made.conditioning, made.activations
+        bucket = made.bucket
+    candidates, control, rules = state.making
     return Job(state.window, state.seed, wanted.mode, mean[:32], mean[32:64], dynamics, np.asarray(limbs, np.float32),
-               wanted.genre, wanted.bpm, conductor, previous, before, activations, most, takes=state.takes,
-               follow=state.follow)
+               wanted.genre, wanted.bpm, conductor, previous, before, activations, most, candidates=candidates,
+               control=control, rules=rules, bucket=bucket, bars=_pace(state))
 
 
 # What the page says of the grids it was sent.

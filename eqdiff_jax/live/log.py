@@ -7,7 +7,7 @@
     python -m eqdiff_jax.live.log SESSION.jsonl --out DIR
 
 A line holds what its grid was made from: the window's means, the activations of the grid before, genre, section and
-tempo are those of the conditioning. A grid lasts two bars, or longer where the next one was missed, and stands in
+tempo are those of the conditioning. A grid lasts until the next one, one bar or more, and stands in
 the line of each. What it was made from is the grid of the line before, unless the line says another one.
 """
 
@@ -30,15 +30,18 @@ from eqdiff_jax.composer import PROCESS
 from eqdiff_jax.conditioning import SIZE, assemble
 from eqdiff_jax.data.sessions import FIELDS, snapshots
 from eqdiff_jax.errors import InputError
+from eqdiff_jax.live.budget import GRID_BARS
 from eqdiff_jax.live.code import MODES
 from eqdiff_jax.live.record import Lines
 from eqdiff_jax.live.worker import Job, Made
 from eqdiff_jax.motion.dynamics import TABLE
 from eqdiff_jax.motion.limbs import REST_FRAME
-from eqdiff_jax.music import VOCABULARY, song_to_strudel, to_midi
+from eqdiff_jax.music import VOCABULARY
 from eqdiff_jax.music.conductor import GENRES, SECTIONS, ConductorState
-from eqdiff_jax.music.grid import SHAPE, STEPS
-from eqdiff_jax.music.midi import TICKS_PER_STEP
+from eqdiff_jax.music.grid import BAR, SHAPE, STEPS, Event, events
+from eqdiff_jax.music.midi import TICKS_PER_STEP, notes_to_midi
+from eqdiff_jax.music.strudel import notes_to_strudel
+from eqdiff_jax.targets import DEFAULT_RULES, NAMES, Rule
 from eqdiff_jax.types import Dynamics
 
 
@@ -70,12 +73,17 @@ BAR_SCHEMA: dict[str, Any] = {
         "tempo": {"type": "number", "exclusiveMinimum": 0, "description": "bpm at which this bar plays"},
         "section": {"anyOf": [_numbers(len(SECTIONS), 0, 1), {"enum": list(SECTIONS)}]},
         "tokens": _TOKENS, "mode": {"enum": list(MODES)},
-        "bar": {"type": "integer", "description": "of the page's clock; grids begin at even ones"},
+        "bar": {"type": "integer", "description": "of the page's clock; a grid's first bar is that of even ones"},
         "window": {**_COUNT, "description": "number of the grid; with `seed` its key"}, "seed": _COUNT,
         "steps": {**_COUNT, "description": "denoising steps taken, 0 without the network"},
         "wanted": {**_COUNT, "description": "steps that the commitment rule asked for"},
-        "takes": {**_COUNT, "description": "grids made for the window, of which this one is played; 1 where left out"},
-        "follow": {"type": "number", "minimum": 0, "description": "how strongly the law leaned; 0 where left out"},
+        "candidates": {**_COUNT, "description": "grids drawn, from which phrases were taken; 1 where left out"},
+        "control": {"type": "number", "minimum": 0, "description": "how strongly targets counted; 0 where left out"},
+        "targets": {**_numbers(len(NAMES), 0, 1), "description": f"ranks asked for: {', '.join(NAMES)}"},
+        "rules": {"type": "object", "propertyNames": {"enum": list(NAMES)}, "additionalProperties": {"type": "array"},
+                  "description": "the fields of targets.Rule of each target, where they are not the default"},
+        "bucket": {**_COUNT, "description": "what earlier grids had left to spend, in 1/1024 cell; 0 where left out"},
+        "bars": {**_COUNT, "description": "from the job before to this one; 2 where left out"},
         "temperature": {"type": "number", "minimum": 0}, "confidence": {"type": "number"},
         "budget": {**_COUNT, "description": "cells that were allowed to change"}, "changed": _COUNT,
         "seconds": {"type": "number", "minimum": 0, "description": "that the grid took to make"},
@@ -95,12 +103,14 @@ BAR_SCHEMA: dict[str, Any] = {
 def snapshot(job: Job, made: Made, *, bar: int, tempo: float, timestamp: float, missed: Sequence[str] = (),
              frame: int | None = None) -> dict[str, Any]:
     """The line of one bar, without `previous`: a dict that BAR_SCHEMA describes."""
+    rules = {} if job.rules is None or job.rules == DEFAULT_RULES else {
+        "rules": {name: list(rule) for name, rule in job.rules.items()}}
     return {
         "timestamp": round(timestamp, 3), "bar": bar, "window": job.window, "mode": made.mode, "genre": job.genre,
         "bpm": float(job.bpm), "tempo": float(tempo), "seed": job.seed, "steps": made.steps, "wanted": made.wanted,
-        "takes": job.takes, "follow": job.follow, "temperature": float(made.temperature),
-        "confidence": float(made.confidence),
-        "budget": made.budget, "changed": made.changed, "seconds": round(made.seconds + made.overhead, 4),
+        "candidates": job.candidates, "control": job.control, "targets": _short(made.asked), "bucket": job.bucket,
+        "bars": job.bars, "temperature": float(made.temperature), "confidence": float(made.confidence),
+        **rules, "budget": made.budget, "changed": made.changed, "seconds": round(made.seconds + made.overhead, 4),
         "missed": list(missed),
         "margin": float(made.margin) if math.isfinite(made.margin) else None,
         **({} if frame is None else {"frame": frame}),
@@ -217,7 +227,9 @@ def _played(bar: dict[str, Any], previous: np.ndarray | None, conditioning: np.n
               bar["genre"], bar["bpm"], ConductorState(*bar["conductor"]),
               np.full(SHAPE, PROCESS.mask, np.int32) if previous is None else previous, conditioning,
               bar["instrumentActivations"], steps=int(bar["steps"]), temperature=float(bar["temperature"]),
-              takes=int(bar.get("takes", 1)), follow=float(bar.get("follow", 0.0)))
+              candidates=int(bar.get("candidates", 1)), control=float(bar.get("control", 0.0)),
+              rules={name: Rule(*rule) for name, rule in bar["rules"].items()} if "rules" in bar else None,
+              bucket=int(bar.get("bucket", 0)), bars=int(bar.get("bars", 2)))
     return Played(job, bar["tokens"].astype(np.int32), bar["section"], bar["activePattern"], 1,
                   _tempo(bar))
 
@@ -229,22 +241,42 @@ def _tempo(bar: dict[str, Any]) -> float:
     return min(max(float(tempo), 4.0), 1000.0)
 
 
-def song(path: str | Path) -> tuple[np.ndarray, list[float]]:
-    """What was heard, two bars at a time: grids int32 [N, 12, 32] and their tempos, N; a grid that stayed is repeated.
+def song(path: str | Path) -> tuple[list[list[Event]], list[float]]:
+    """What was heard, two bars at a time: their notes, and their tempos; a grid that stayed is repeated.
 
-    The two bars from an even bar line on (or every two lines, where they are not numbered) are those of their first
-    line. Raises InputError for a log that cannot be read or holds no grid.
+    The bar from an even bar line on (or from every other line, where they are not numbered) is the first of its line's
+    grid, the next one the second of its own line's: a grid that comes at an odd line is heard from its second bar on.
+    Raises InputError for a log that cannot be read or holds no grid.
     """
-    grids, tempos, last = [], [], None
+    parts: list[list[Event]] = []
+    tempos: list[float] = []
+    last: int | None = None
     for i, bar in enumerate(snapshots(path)):
-        pair = (bar["bar"] if isinstance(bar.get("bar"), int) else i) // 2
-        if bar["tokens"] is not None and pair != last:
-            grids.append(bar["tokens"].astype(np.int32))
+        if bar["tokens"] is None:
+            continue
+        pair, odd = divmod(bar["bar"] if isinstance(bar.get("bar"), int) else i, GRID_BARS)
+        notes = events(bar["tokens"].astype(np.int32))
+        if pair != last:
+            parts.append(notes)
             tempos.append(_tempo(bar))
-            last = pair
-    if not grids:
+        elif odd:
+            parts[-1] = _joined(parts[-1], notes)
+        last = pair
+    if not parts:
         raise InputError(f"{path}: holds no grid; give a log of a session that played")
-    return np.stack(grids), tempos
+    return parts, tempos
+
+
+def _joined(first: Sequence[Event], second: Sequence[Event]) -> list[Event]:
+    """The notes that begin in the first bar of one grid and in the second of another.
+
+    A note that lasts into the second bar ends at the latest where its track goes on.
+    """
+    late = [note for note in second if note.onset >= BAR]
+    goes_on = {track: min(n.onset for n in late if n.track == track) for track in {n.track for n in late}}
+    early = [n._replace(length=min(n.length, float(goes_on.get(n.track, STEPS) - n.onset)))
+             for n in first if n.onset < BAR]
+    return sorted([*early, *late], key=lambda n: (n.track, n.onset))
 
 
 def export(path: str | Path, out: str | Path) -> list[Path]:
@@ -252,12 +284,12 @@ def export(path: str | Path, out: str | Path) -> list[Path]:
 
     Both play the grids as written: what parameters did to them in mode `modulate` is not in them. Raises InputError.
     """
-    grids, tempos = song(path)
-    midi = to_midi(grids, bpm=tempos[0])
+    parts, tempos = song(path)
+    midi = notes_to_midi(parts, bpm=tempos[0])
     _set_tempos(midi, tempos)
     file = io.BytesIO()
     midi.save(file=file)
-    contents = {".mid": file.getvalue(), ".strudel.js": song_to_strudel(grids, bpm=mode(tempos)).encode()}
+    contents = {".mid": file.getvalue(), ".strudel.js": notes_to_strudel(parts, bpm=mode(tempos)).encode()}
     folder, made = Path(out), []
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,8 @@ from typing import NamedTuple
 
 import jax
 
-from eqdiff_jax import asked, motion
+from eqdiff_jax import control, motion, targets
+from eqdiff_jax.composer import MOST_CANDIDATES
 from eqdiff_jax.conditioning.layout import BPM_RANGE, genre_vector
 from eqdiff_jax.errors import InputError
 from eqdiff_jax.live import controls, engine, wire
@@ -33,7 +34,6 @@ from eqdiff_jax.live.source import Leaving, Source, open_source
 from eqdiff_jax.live.worker import Failed, Ready, Worker
 from eqdiff_jax.motion.limbs import REST_FRAME
 from eqdiff_jax.music import modulation
-from eqdiff_jax.takes import check as check_takes
 from eqdiff_jax.training import checkpoint
 
 WEB = Path(__file__).resolve().parents[2] / "web"
@@ -56,8 +56,9 @@ class Options(NamedTuple):
     modulation: str | None = None  # of mappings, music/modulation.py
     token: str | None = None
     lookahead: str = "safe"
-    takes: int = 1  # grids made for each window (takes.py)
-    follow: float = 1.0  # how strongly the law leans towards what the movement asks (asked.py)
+    candidates: int = 1  # grids that phrases are taken from
+    control: float = 1.0  # how strongly the targets of the movement count
+    targets: str | None = None  # a file of them, targets.py
 
 
 def check(options: Options) -> None:
@@ -68,8 +69,9 @@ def check(options: Options) -> None:
         raise InputError(f"--bpm is {options.bpm:g}: use {BPM_RANGE[0]:g} .. {BPM_RANGE[1]:g}")
     if not 0 <= options.seed < 2**31:
         raise InputError(f"--seed is {options.seed}: use 0 .. 2147483647")
-    check_takes(options.takes)
-    asked.check(options.follow)
+    if not 1 <= options.candidates <= MOST_CANDIDATES:
+        raise InputError(f"--candidates is {options.candidates}: use 1 .. {MOST_CANDIDATES}")
+    control.check(options.control)
     if options.lookahead not in AHEAD:
         raise InputError(f"unknown --lookahead {options.lookahead!r}: choose one of {', '.join(AHEAD)}")
     genre_vector(options.genre)
@@ -101,11 +103,12 @@ async def run(options: Options, *, say: Callable[[str], None] = print, stop: asy
     mappings = modulation.load(options.modulation) if options.modulation else modulation.DEFAULT_MAPPINGS
     source = open_source(options.motion, options.seed)
     weights = jax.jit(motion.prepare)(checkpoint.load(options.checkpoint)["motion"])
-    settings, takes, follow = Settings(options.mode, options.genre, options.bpm), options.takes, options.follow
+    settings = Settings(options.mode, options.genre, options.bpm)
+    making = engine.Making(options.candidates, options.control, targets.load(options.targets))
     if source.script:
         first = source.script[0]
         settings = Settings(first.job.mode, first.job.genre, first.tempo)
-        takes, follow = first.job.takes, first.job.follow
+        making = engine.Making(first.job.candidates, first.job.control, first.job.rules)
     cast = Cast()
     cast.fallback = source.frames if source.stays else Leaving(source.frames, cast)
     async with contextlib.AsyncExitStack() as stack:
@@ -114,7 +117,7 @@ async def run(options: Options, *, say: Callable[[str], None] = print, stop: asy
         inbox = Controlled(cast, *osc, map=rows, clock=time.monotonic) if source.script is None else None
         if inbox is not None:
             await stack.enter_async_context(inbox)
-        worker = Worker(options.checkpoint, jax.config.values["jax_compilation_cache_dir"], takes)
+        worker = Worker(options.checkpoint, jax.config.values["jax_compilation_cache_dir"], making.candidates)
         stack.callback(worker.close)
         _on_signals(stack, stop)
         say("warming up ...")
@@ -128,7 +131,7 @@ async def run(options: Options, *, say: Callable[[str], None] = print, stop: asy
         budget = Budget(ready.per_call, (), ready.overhead)
         inner = InnerClock(begun, settings.bpm / 240.0, ahead=AHEAD[options.lookahead],
                            position=opening(settings.mode, settings.bpm, budget, AHEAD[options.lookahead]))
-        start = engine.init(settings, options.seed, budget, source.script, takes, follow)
+        start = engine.init(settings, options.seed, budget, source.script, making)
         loop = Loop(weights, start, StageClock(inner),
                     cast.frame if source.script is None else source.frames, server=server, cast=cast, inbox=inbox,
                     worker=worker, recorder=recorder, mappings=mappings, lookahead=options.lookahead,

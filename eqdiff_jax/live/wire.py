@@ -53,7 +53,7 @@ class State(NamedTuple):
 
 
 class Eval(NamedTuple):
-    """Play this code from the next even bar on; it holds no tempo."""
+    """Play this code from the next multiple of `bars` on; it holds no tempo."""
 
     pattern: str
     id: int | None = None
@@ -80,6 +80,7 @@ class Crossfade(NamedTuple):
     tokens: Any | None = None
     changed: Any | None = None
     cycle: float | None = None
+    bars: int | None = None  # as of an Eval
 
 
 class MotionModulate(NamedTuple):

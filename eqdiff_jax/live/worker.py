@@ -10,7 +10,7 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NamedTuple
@@ -19,8 +19,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from eqdiff_jax import motion
-from eqdiff_jax.composer import PROCESS
+from eqdiff_jax import motion, targets
+from eqdiff_jax.composer import PROCESS, ROUNDS, compose
 from eqdiff_jax.conditioning import LAYOUT, assemble
 from eqdiff_jax.diffusion import commitment
 from eqdiff_jax.errors import InputError
@@ -29,11 +29,10 @@ from eqdiff_jax.motion import dell
 from eqdiff_jax.motion.limbs import REST_FRAME
 from eqdiff_jax.music.conductor import ConductorState, conduct, initial_state, instrument_activations
 from eqdiff_jax.music.grid import SHAPE
-from eqdiff_jax.takes import compose_takes
 from eqdiff_jax.training import checkpoint
 from eqdiff_jax.types import Array, Dynamics, Params
 
-SCORING = 2  # network calls of bounded change, before the first step
+SCORING = ROUNDS + 1  # guided steps that weighing the phrases takes as long as
 NICE = 5  # the process yields to the one that keeps time
 SOLVE = 64  # Gauss-Seidel sweeps to DELL's equilibrium, each at a rate below 0.9
 
@@ -57,8 +56,11 @@ class Job(NamedTuple):
     most: int = 0  # steps that there is time for, 0 for any number
     steps: int = 0  # 0 for the commitment rule
     temperature: float = 0.0  # likewise
-    takes: int = 1  # grids that are made, of which one is played
-    follow: float = 1.0  # how strongly the law leans towards what the movement asks
+    candidates: int = 1  # grids that phrases are taken from
+    control: float = 1.0  # how strongly the targets count
+    rules: Mapping[str, targets.Rule] | None = None  # what the movement asks, None for the default
+    bucket: int = 0  # cells that the grids before left unspent, in 1/1024
+    bars: int = 2  # since the job before
 
 
 class Made(NamedTuple):
@@ -78,6 +80,8 @@ class Made(NamedTuple):
     temperature: float
     budget: int  # cells that were allowed to change
     changed: int
+    bucket: int  # what is left of it, in 1/1024 cell
+    asked: np.ndarray  # [7] target ranks
     calls: int  # of the network
     seconds: float  # in those calls
     overhead: float  # s besides
@@ -106,35 +110,37 @@ def make(params: Params, job: Job, *, clock: Callable[[], float] = time.perf_cou
     the Conductor writes the grid, in no steps. Failed where the conditioning or the network is not finite.
     """
     started = clock()
-    conductor, tokens, section = conduct(job.conductor, job.dynamics, job.genre)
+    conductor, tokens, section = conduct(job.conductor, job.dynamics, job.genre, bars=job.bars)
     conditioning = np.asarray(assemble(job.z, job.velocity, job.dynamics, genre=job.genre, section=section,
                                        activations=job.activations, bpm=job.bpm))
     if not np.isfinite(conditioning).all():
         return Failed(job.window, "the movement gives a conditioning that is not finite")
     confidence = float(conditioning[LAYOUT["prediction_confidence"]][0])
     wanted = steps = calls = 0
-    temperature, allowed, seconds = 0.0, tokens.size, 0.0
+    temperature, allowed, bucket, seconds = 0.0, tokens.size, 0, 0.0
+    target_map = targets.compiled(job.rules or targets.DEFAULT_RULES)
     if job.mode == "diffusion":
         wanted = int(commitment(jnp.float32(confidence))[0])
         # Left to `compose` unless there is no time for it, so that offline and live grids are the same.
-        asked = job.steps or (job.most if 0 < job.most < wanted else 0)
+        allotted = job.steps or (job.most if 0 < job.most < wanted else 0)
         before = conditioning if job.previous_conditioning is None else job.previous_conditioning
         music = {name: params[name] for name in ("encoder", "denoiser")}
         begun = clock()
-        change = compose_takes(
+        change = compose(
             jax.random.fold_in(jax.random.key(job.seed), job.window), music, jnp.asarray(conditioning),
-            jnp.asarray(job.previous, jnp.int32), takes=job.takes, follow=job.follow,
-            previous_conditioning=jnp.asarray(before), steps=asked, temperature=job.temperature, sampler="analytic")
+            jnp.asarray(job.previous, jnp.int32), bucket=jnp.int32(job.bucket), candidates=job.candidates,
+            control=job.control, target_map=target_map, previous_conditioning=jnp.asarray(before), steps=allotted,
+            temperature=job.temperature, sampler="analytic")
         tokens = np.asarray(change.tokens)
         seconds = clock() - begun
         if bool(change.invalid):
             return Failed(job.window, "the network gave NaN; its weights are damaged")
         steps, temperature, allowed = int(change.steps), float(change.temperature), int(change.budget)
-        calls = int(change.evaluations) + SCORING * bool((job.previous != PROCESS.mask).any())
+        calls, bucket = int(change.evaluations) + SCORING, int(change.bucket)
     code, margin = live_code(tokens, job.mode), local_margin(params["weights"], job.limbs)
-    activations = instrument_activations(tokens)
+    activations, asked = instrument_activations(tokens), np.asarray(targets.targets(conditioning, target_map))
     return Made(job.window, job.mode, tokens, code, conditioning, section, conductor, activations, confidence, wanted,
-                steps, temperature, allowed, int((tokens != job.previous).sum()), calls, seconds,
+                steps, temperature, allowed, int((tokens != job.previous).sum()), bucket, asked, calls, seconds,
                 clock() - started - seconds, margin)
 
 
@@ -174,21 +180,22 @@ def first_job(seed: int = 0) -> Job:
                initial_state(seed), np.full(SHAPE, PROCESS.mask, np.int32), None, np.zeros(SHAPE[0], np.float32))
 
 
-def warm_up(params: Params, takes: int = 1) -> Ready:
+def warm_up(params: Params, candidates: int = 1) -> Ready:
     """Compile what `make` needs, and measure it: the best of three grids, for what disturbs is not ours."""
-    job, measured = first_job()._replace(steps=8, takes=takes), []
-    for _ in range(5):  # the first two compile: nothing to score, and then something
+    job, measured = first_job()._replace(steps=8, candidates=candidates), []
+    for _ in range(4):  # the first compiles
         made = make(params, job)
         if isinstance(made, Failed):
             raise InputError(made.reason)
-        job = job._replace(window=job.window + 1, previous=made.tokens, previous_conditioning=made.conditioning)
+        job = job._replace(window=job.window + 1, previous=made.tokens, previous_conditioning=made.conditioning,
+                           bucket=made.bucket)
         measured.append((made.seconds / made.calls, made.overhead))
-    per_call, overhead = map(min, zip(*measured[2:], strict=True))
+    per_call, overhead = map(min, zip(*measured[1:], strict=True))
     proved = dell.certificates(params["weights"].dell)["coupled"].bound
     return Ready(per_call, overhead, 1.0 - proved if math.isfinite(proved) else 0.0)
 
 
-def _serve(pipe: Connection, folder: str, cache: str | None, takes: int) -> None:
+def _serve(pipe: Connection, folder: str, cache: str | None, candidates: int) -> None:
     """The process: jobs in, grids out, until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one who started us
     with contextlib.suppress(OSError, AttributeError):
@@ -199,7 +206,7 @@ def _serve(pipe: Connection, folder: str, cache: str | None, takes: int) -> None
     with contextlib.suppress(EOFError, OSError):
         try:
             params = load(folder)
-            pipe.send(warm_up(params, takes))
+            pipe.send(warm_up(params, candidates))
         except Exception as error:
             pipe.send(Failed(None, _line(error)))
             return
@@ -218,11 +225,11 @@ def _line(error: BaseException) -> str:
 class Worker:
     """One process that makes grids, one at a time. No method waits for it, but `close` for half a second.
 
-    takes: what jobs ask for, compiled beforehand.
+    candidates: what jobs ask for, compiled beforehand.
     """
 
-    def __init__(self, folder: str | Path, cache: str | None = None, takes: int = 1):
-        self.folder, self.cache, self.takes = str(folder), cache, takes
+    def __init__(self, folder: str | Path, cache: str | None = None, candidates: int = 1):
+        self.folder, self.cache, self.candidates = str(folder), cache, candidates
         self.starts = 0  # processes started so far
         self.ready: Ready | None = None  # what the newest process measured
         self.busy: Job | None = None
@@ -248,7 +255,7 @@ class Worker:
         """Start a process, which takes some milliseconds; it is `ready` once it has compiled everything."""
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(theirs, self.folder, self.cache, self.takes), daemon=True,
+        process = context.Process(target=_serve, args=(theirs, self.folder, self.cache, self.candidates), daemon=True,
                                   name="eqdiff grids")
         process.start()
         theirs.close()

@@ -6,7 +6,7 @@ Every attribute is a function of sums over tracks, so a grid put together from p
 the sums of its tracks. Equal to `events` and `descriptors` up to float32, for every integer array.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,8 @@ HARSH = (1, 6)  # interval classes of minor seconds (and major sevenths) and tri
 
 _IDS = VOCABULARY.ids
 _REPEAT, _FILL, _BREAK = VOCABULARY.ranges["structure"]
-_SAID = np.array([max((n for n in LENGTHS.values() if n <= limit), default=1) for limit in range(STEPS + 1)], np.float32)
+_SAID = np.array([max((n for n in LENGTHS.values() if n <= limit), default=1) for limit in range(STEPS + 1)],
+                 np.float32)
 _PITCHED = np.isin(np.arange(len(VOCABULARY)), VOCABULARY.ranges["pitch"])
 _PITCH = np.array([VOCABULARY.pitch(i) if pitched else 0 for i, pitched in enumerate(_PITCHED)], np.int32)
 _LENGTH, _VELOCITY, _FACTOR = np.zeros((3, len(VOCABULARY)), np.float32)
@@ -48,6 +49,7 @@ class Sums(NamedTuple):
     """What adds up over tracks."""
 
     onsets: Array  # [] notes
+    early: Array  # [] those of them in the first bar
     gain: Array  # [] their summed gain
     sounding: Array  # [] tracks with a note
     lines: Array  # [] pitched tracks with two notes or more
@@ -101,7 +103,8 @@ def _row_notes(row: Array, legal: Array, fill: Array) -> Notes:
     row, breaks = _expanded(row.astype(jnp.int32), legal, fill)
     onset, now = jnp.asarray(SOUNDS)[row], jnp.arange(STEPS)
 
-    def step(carry: tuple[Array, ...], at: tuple[Array, ...]) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+    def step(carry: tuple[Any, Any, Any, Any], at: tuple[Array, Array, Array, Array]
+             ) -> tuple[tuple[Any, Any, Any, Any], tuple[Any, Any, Any, Any]]:
         length, articulation, velocity, cut = carry
         s, token, begins, breaks = at
         length = jnp.where(begins, 0.0, jnp.where(_LENGTH_OF[token] > 0, _LENGTH_OF[token], length))
@@ -159,7 +162,8 @@ def _row_sums(notes: Notes, kick: Array) -> Sums:
     shared, either = _overlaps(onset, notes.token)
     count = onset.sum().astype(jnp.float32)
     return Sums(
-        onsets=count, gain=gain.sum(), sounding=jnp.minimum(count, 1.0), lines=line.astype(jnp.float32),
+        onsets=count, early=onset[:BAR].sum().astype(jnp.float32), gain=gain.sum(), sounding=jnp.minimum(count, 1.0),
+        lines=line.astype(jnp.float32),
         span=jnp.where(line, jnp.minimum(span, WIDEST), 0.0).astype(jnp.float32),
         chroma=loud[:, None] * jax.nn.one_hot(pitch[at] % 12, 12), squares=loud**2,
         pitches=sounds.astype(jnp.float32), rough=(weight * rough).sum(), weight=weight.sum(),

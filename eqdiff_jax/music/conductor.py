@@ -59,7 +59,7 @@ _MINOR_THIRD = {"dorian", "minor", "phrygian"}  # modes that the pitched fills b
 
 
 def conduct(state: ConductorState, dynamics: Dynamics[float], genre: str | None = None,
-            ) -> tuple[ConductorState, np.ndarray, np.ndarray]:
+            *, bars: int = 2) -> tuple[ConductorState, np.ndarray, np.ndarray]:
     """One window of two bars.
 
     Args:
@@ -67,6 +67,7 @@ def conduct(state: ConductorState, dynamics: Dynamics[float], genre: str | None 
       dynamics: the window's means, in the ranges of motion/dynamics.py; what lies outside is clipped. Speed
         and acceleration count as x / (x + half), half 0.5 body heights/s and 5 body heights/s^2.
       genre: a name of GENRES, or None: the movement and the seed choose one at the start of each section.
+      bars: since the call before; the grid is two bars all the same.
     Returns:
       The next state, the grid int32 [12, 32] (every token legal in its track), and the probabilities of the
       six sections, float32 [6], summing to 1.
@@ -76,13 +77,13 @@ def conduct(state: ConductorState, dynamics: Dynamics[float], genre: str | None 
     motion = _bounded(dynamics)
     if genre is not None and genre not in GENRES:
         raise InputError(f"unknown genre {genre!r}: choose one of {', '.join(GENRES)}, or none")
-    state, probabilities = advance(state, motion)
+    state, probabilities = advance(state, motion, bars)
     style = GENRES.index(genre) if genre else state.style
     if style < 0 or (genre is None and state.bars == 0):
         style = _choose_style(state, motion)
     state = state._replace(style=style)
     grid = _compose(state, motion, float(probabilities[CLIMAX]))
-    return state._replace(bars=state.bars + 2, total=state.total + 2), grid, probabilities
+    return state._replace(bars=state.bars + bars, total=state.total + bars), grid, probabilities
 
 
 def instrument_activations(grid) -> np.ndarray:

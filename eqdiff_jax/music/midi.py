@@ -35,19 +35,24 @@ def to_midi(grids, bpm: float = 120, path: str | os.PathLike | None = None) -> m
     array = array[None] if array.ndim == 2 else array
     if array.ndim != 3 or array.shape[1:] != SHAPE:
         raise InputError(f"MIDI is made of grids [12, 32] or [N, 12, 32], got {list(array.shape)}")
+    midi = notes_to_midi([events(grid) for grid in array], bpm)
+    if path is not None:
+        _save(midi, Path(path))
+    return midi
+
+
+def notes_to_midi(sections: Sequence[Sequence[Event]], bpm: float = 120) -> mido.MidiFile:
+    """`to_midi` of the notes of each two bars. Raises InputError for another tempo."""
     if not (isfinite(bpm) and 4 <= bpm <= 1000):
         raise InputError(f"bpm {bpm}: a MIDI tempo is 4 to 1000 beats per minute")
-    length = len(array) * STEPS * TICKS_PER_STEP
+    length = len(sections) * STEPS * TICKS_PER_STEP
     midi = mido.MidiFile(type=1, ticks_per_beat=4 * TICKS_PER_STEP)
     midi.tracks.append(_track(MAKER, [
         (0, mido.MetaMessage("set_tempo", tempo=mido.bpm2tempo(bpm))),
         (0, mido.MetaMessage("time_signature", numerator=4, denominator=4))], length))
-    sections = [events(grid) for grid in array]
     for row, name in enumerate(TRACKS):
         parts = [[e for e in section if e.track == row] for section in sections]
         midi.tracks.append(_track(name, _messages(name, parts), length))
-    if path is not None:
-        _save(midi, Path(path))
     return midi
 
 
@@ -122,6 +127,9 @@ def _messages(name: str, parts: Sequence[Sequence[Event]]) -> list[tuple[int, mi
                 if effect in set(note.effects) - on:
                     control(tick, effect, True)
                     on.add(effect)
+                elif effect in on - set(note.effects):  # never within a grid, but where two of them meet
+                    control(tick, effect, False)
+                    on.discard(effect)
             pitch = DRUM_NOTES[note.sound] if isinstance(note.sound, str) else note.sound
             velocity = int(127 * note.gain + 0.5)
             end = tick + int(note.length * TICKS_PER_STEP)

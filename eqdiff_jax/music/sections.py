@@ -50,15 +50,16 @@ def initial_state(seed: int = 0, *, tonic: int = 0) -> ConductorState:
     return ConductorState(seed, tonic, INTRO, 0, 0, 0, -1, 0.0, 0.0, 0.0)
 
 
-def advance(state: ConductorState, motion: Dynamics[float]) -> tuple[ConductorState, np.ndarray]:
+def advance(state: ConductorState, motion: Dynamics[float], bars: int = 2) -> tuple[ConductorState, np.ndarray]:
     """The section machine: the state at the start of this window, and the section probabilities [6].
 
     log p_j = -10 |w (x - prototype_j)|^2 + (0.6 - tiring) [j plays] - 3 [j can neither stay nor follow] + constant,
     x the smoothed (energy, tension, transition intensity). After four bars the machine moves to the likeliest
     successor if it is likelier than the section that plays: the odds 0.6 are what a reverse move must win back.
-    Tiring is 0.25 energy for each bar beyond 4, so that a dance that never changes still gets a form.
+    Windows are `bars` long, and smoothing is the same for two short ones as for a long one. Tiring is 0.25 energy for
+    each bar beyond 4, so that a dance that never changes still gets a form.
     """
-    rate = SMOOTHING if state.total else 1.0
+    rate = 1.0 - (1.0 - SMOOTHING) ** (bars / 2) if state.total else 1.0
     now = (motion.energy, motion.tension, motion.transition_intensity)
     old = (state.energy, state.tension, state.transition)
     energy, tension, transition = (b + rate * (a - b) for a, b in zip(now, old, strict=True))

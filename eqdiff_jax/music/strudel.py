@@ -33,7 +33,7 @@ def to_strudel(grid, bpm: float = 120) -> str:
 
     Evaluated over cycles 0 and 1 it gives `events(grid)`: onset, length, sound, gain (to 1e-3) and effects.
     """
-    return _code(as_grid(grid)[None], bpm)
+    return _code([events(as_grid(grid))], bpm)
 
 
 def song_to_strudel(grids, bpm: float = 120) -> str:
@@ -44,11 +44,15 @@ def song_to_strudel(grids, bpm: float = 120) -> str:
     array = np.asarray(grids)
     if array.ndim != 3 or array.shape[1:] != SHAPE or not len(array):
         raise InputError(f"a song is an integer array [N, 12, 32], N at least 1, got {list(array.shape)}")
-    return DRUMS + _code(array, bpm)
+    return notes_to_strudel([events(grid) for grid in array], bpm)
 
 
-def _code(grids: np.ndarray, bpm: float) -> str:
-    sections = [events(grid) for grid in grids]
+def notes_to_strudel(sections: Sequence[Sequence[Event]], bpm: float = 120) -> str:
+    """`song_to_strudel` of the notes of each two bars."""
+    return DRUMS + _code(sections, bpm)
+
+
+def _code(sections: Sequence[Sequence[Event]], bpm: float) -> str:
     lines = [f"setcpm({_bpm_text(bpm)}/4)"]
     for track, name in enumerate(TRACKS):
         parts = [_track_code([e for e in section if e.track == track]) for section in sections]
@@ -115,17 +119,17 @@ def _segments(notes: Iterable[Event]) -> tuple[Segment, ...]:
 
 
 def _effect_calls(notes: Sequence[Event]) -> list[str]:
-    """One call per set of effects that switch on at the same note; a condition where that is not the first."""
-    calls, on = [], set()
-    for i, note in enumerate(notes):
-        new = [e for e in VOCABULARY.groups["effect"] if e in note.effects and e not in on]
-        if not new:
-            continue
-        on |= set(new)
-        chain = "".join(f".{EFFECTS[e][0]}({EFFECTS[e][2]})" for e in new)
-        if i == 0:
-            calls.append(chain)
-        else:
-            switch = sampled({2 * n.onset: str(int(k >= i)) for k, n in enumerate(notes)}, fold=False)
-            calls.append(f'.when("{switch}", x => x{chain})')
+    """One call per set of effects that the same notes have; a condition where others lack them.
+
+    In a grid an effect stays on to the end; notes put together of two grids may lose it at the bar line.
+    """
+    chains: dict[tuple[bool, ...], str] = {}
+    for name in VOCABULARY.groups["effect"]:
+        having = tuple(name in note.effects for note in notes)
+        if any(having):
+            chains[having] = f"{chains.get(having, '')}.{EFFECTS[name][0]}({EFFECTS[name][2]})"
+    calls = []
+    for having, chain in sorted(chains.items(), key=lambda pair: pair[0].index(True)):
+        switch = sampled({2 * n.onset: str(int(on)) for n, on in zip(notes, having, strict=True)}, fold=False)
+        calls.append(chain if all(having) else f'.when("{switch}", x => x{chain})')
     return calls

@@ -1,4 +1,4 @@
-"""The tables of docs/music.md and docs/performance.md, made from the code.
+"""The tables of docs/music.md, docs/performance.md and docs/conditioning.md, made from the code.
 
     python -m eqdiff_jax.music.tables docs/music.md      writes them between their marks in the file
 """
@@ -15,6 +15,7 @@ from eqdiff_jax.music.midi_tables import CHANNELS, DRUM_NOTES, EFFECT_CONTROLS, 
 from eqdiff_jax.music.modulation import mapping_table
 from eqdiff_jax.music.strudel import EFFECTS, SYNTHS, gain_text
 from eqdiff_jax.music.vocabulary import VOCABULARY
+from eqdiff_jax.targets import DEFAULT_RULES, MEANINGS, lipschitz
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -76,9 +77,20 @@ def effect_table() -> str:
         for name in VOCABULARY.groups["effect"]])
 
 
+def target_table() -> str:
+    """What the movement asks: each target's attribute, source and map, and its Lipschitz constant."""
+    constants = lipschitz()
+    return _table(("target", "what of the grid", "slot", "low to high", "curve", "weight", "sections", "constant"), [
+        (name, MEANINGS[name], rule.source, f"{rule.low:g} to {rule.high:g}", rule.curve, f"{rule.weight:g}",
+         ", ".join(f"{section} {shift:+g}" for section, shift in rule.sections.items()) or "–",
+         f"{constants[name]:.1f}")
+        for name, rule in DEFAULT_RULES.items()])
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "vocabulary": vocabulary_table, "legality": legality_table, "fills": fill_table, "gains": gain_table,
-    "sounds": sound_table, "effects": effect_table, "mappings": mapping_table}
+    "sounds": sound_table, "effects": effect_table, "mappings": mapping_table,
+    "targets": target_table}
 
 
 def with_tables(text: str) -> str:

@@ -2,10 +2,11 @@
 
     python -m eqdiff_jax.training.evaluate --checkpoint checkpoints/default --data demo --out runs/evaluation
 
-Four tables: bits per observed cell (score.py: the model's is a bound, the baselines' are exact); figures of the
-grids that it makes, beside the Conductor's, the baselines' and held-out ones; how a movement's dynamics are followed;
-how far a grid is from the nearest training grid. --out keeps them as report.md and report.json, with pictures. The
-same seed gives the same report on the same machine.
+Tables: bits per observed cell (score.py: the model's is a bound, the baselines' are exact); figures of the grids that
+it makes, beside the Conductor's, the baselines' and held-out ones; how a movement's dynamics are followed, by the
+network alone first; how far a grid is from the nearest training grid; whole performances (response.py), fresh windows
+and bounded ones apart. A first window is fresh, and no row of bounded ones counts it. --out keeps them as report.md and
+report.json, with pictures. The same seed gives the same report on the same machine.
 """
 
 import argparse
@@ -17,20 +18,21 @@ import numpy as np
 from tqdm import tqdm
 
 from eqdiff_jax import data
-from eqdiff_jax.asked import HEARD, SLOTS
-from eqdiff_jax.composer import GUIDANCE
+from eqdiff_jax.composer import GUIDANCE, MOST_CANDIDATES
+from eqdiff_jax.conditioning import LAYOUT
 from eqdiff_jax.data import movement as dancers
 from eqdiff_jax.data.pairing import says
 from eqdiff_jax.data.pairs import PairsConfig
 from eqdiff_jax.errors import InputError
-from eqdiff_jax.music import metrics
+from eqdiff_jax.music import DESCRIPTORS, metrics
 from eqdiff_jax.music.descriptors import of_events
 from eqdiff_jax.music.grid import TRACKS, events
-from eqdiff_jax.takes import TAKES
-from eqdiff_jax.takes import check as check_takes
-from eqdiff_jax.training import baselines, checkpoint, report, systems
+from eqdiff_jax.training import baselines, checkpoint, report, response, systems
 from eqdiff_jax.training.score import Columns, Scored, compare, groups, observed, paired, rate
 from eqdiff_jax.types import Params
+
+SLOTS = [LAYOUT[name].start for name in metrics.FIDELITY]  # of the conditioning: what is asked
+HEARD = [DESCRIPTORS.index(name) for name in metrics.FIDELITY.values()]  # of the descriptors: what a grid has of it
 
 
 class Settings(NamedTuple):
@@ -42,7 +44,8 @@ class Settings(NamedTuple):
     steps: int = 24  # denoising steps, 0 for the commitment rule
     seed: int = 0
     dancers: tuple[str, ...] = ()  # sources of held-out movement; none: the data config's own
-    takes: int = TAKES  # of the two systems that have several to choose from
+    candidates: int = 2  # grids drawn for each window, from which phrases are taken
+    bpm: float = 140.0  # of the performances of the last tables
 
 
 class Grids(NamedTuple):
@@ -77,7 +80,10 @@ class Followed(NamedTuple):
 
 def check(settings: Settings) -> None:
     """Raise InputError, one line, for a setting that cannot be used."""
-    check_takes(settings.takes)
+    if not 1 <= settings.candidates <= MOST_CANDIDATES:
+        raise InputError(f"--candidates is {settings.candidates}: use 1 .. {MOST_CANDIDATES}")
+    if not 40.0 <= settings.bpm <= 240.0:
+        raise InputError(f"--bpm is {settings.bpm:g}: use 40 .. 240")
     for name in settings.dancers:
         dancers.source(name)
     for name, least in (("draws", 1), ("limit", 2), ("samples", 2), ("steps", 0), ("seed", 0)):
@@ -96,7 +102,7 @@ def evaluate(params: Params, builder, settings: Settings | None = None, *, quiet
     train, validation, test = (data.arrays(builder, split) for split in ("train", "validation", "test"))
     test = _evenly(test, settings.limit)
     markov = baselines.fit_markov(train["tokens"], validation["tokens"], observed(train), observed(validation))
-    key_score, key_play = jax.random.split(jax.random.key(settings.seed))
+    key_score, key_play, key_whole = jax.random.split(jax.random.key(settings.seed), 3)
     scored = compare(key_score, params, markov, train, validation, test, draws=settings.draws, quiet=quiet)
 
     clips = systems.held_out_clips(builder.builder_config, settings.dancers)
@@ -121,29 +127,57 @@ def evaluate(params: Params, builder, settings: Settings | None = None, *, quiet
         fidelity=[_fidelity(name, rows, settings.seed) for name, rows in followed.items()],
         nearest=[_nearest(system) for system in found],
         points={name: (rows.asked, rows.heard) for name, rows in followed.items()},
-        distances={s.grids.name: s.nearest for s in found})
+        distances={s.grids.name: s.nearest for s in found},
+        response=responses(key_whole, params, clips, settings, quiet=quiet))
+
+
+def responses(key, params: Params, clips, settings: Settings, *, quiet: bool = True) -> dict[str, response.Response]:
+    """Whole performances to recordings, each played once: played through, and shorter ones joined, in several ways."""
+    recordings = list({clip.limbs.tobytes(): (clip.name, clip.limbs) for clip in clips}.values())
+    sets = {"played through": response.played_through, "joined": response.joined}
+    found = {}
+    for title, gather in sets.items():
+        try:
+            performances = gather(params["motion"], recordings, settings.bpm)
+        except InputError:
+            performances = []
+        if not performances:
+            continue
+        ways: dict[str, dict] = {
+            "the network alone, bounded": {"control": 0.0}, "controlled, bounded": {"candidates": settings.candidates},
+            "controlled, fresh": {"candidates": settings.candidates, "fresh": True}}
+        for name, options in ways.items():
+            key, key_play, key_bits = jax.random.split(key, 3)
+            played = response.play(key_play, params, performances, steps=settings.steps, quiet=quiet, **options)
+            fresh = options.get("fresh", False)
+            found[f"{title}: {name}"] = response.measure(key_bits, params, played, fresh=fresh, seed=settings.seed)
+        key, key_bits = jax.random.split(key)
+        found[f"{title}: Conductor"] = response.measure(key_bits, params, response.conducted(performances),
+                                                        seed=settings.seed)
+    return found
 
 
 def _played(key, params: Params, movement: systems.Movement, settings: Settings, quiet: bool) -> list[Grids]:
     """The network's grids in several ways, and the Conductor's, to the same movement."""
     key_fresh, key_bounded = jax.random.split(key)
     asked, members, beats = movement.conditioning[:, SLOTS], movement.performance, movement.beats
+    later = np.diff(members, prepend=-1) == 0  # first windows are fresh, and no evidence of bounded change
 
-    def played(name: str, *, fresh: bool = True, **knobs) -> Grids:
+    def played(name: str, *, fresh: bool = True, **options) -> Grids:
         tokens = systems.play(key_fresh if fresh else key_bounded, params, movement, fresh=fresh, steps=settings.steps,
-                              quiet=quiet, **knobs)
-        return Grids(name, tokens, members, asked if knobs.get("guidance") != 0.0 else None, beats)
+                              quiet=quiet, **options)
+        rows = np.arange(len(tokens)) if fresh else np.flatnonzero(later)
+        return Grids(name, tokens[rows], members[rows], asked[rows] if options.get("guidance") != 0.0 else None,
+                     [beats[i] for i in rows])
 
-    best = f"best of {settings.takes} takes"
+    many = settings.candidates
     return [
-        played(f"model, {best}", takes=settings.takes),
-        played("model"),
-        *(played(f"model, guidance {g:g}, not leaned", guidance=g, follow=0.0) for g in (GUIDANCE, 1.0)),
-        played(f"model, bounded change, {best}", takes=settings.takes, fresh=False),
-        played("model, bounded change", fresh=False),
-        played("model, bounded change, not leaned", fresh=False, follow=0.0),
+        *(played(f"network alone, guidance {g:g}, fresh", guidance=g, control=0.0) for g in (GUIDANCE, 1.0)),
+        *([played("network alone, bounded", fresh=False, control=0.0)] if later.any() else []),
+        played("controlled, fresh", candidates=many),
+        *([played("controlled, bounded", fresh=False, candidates=many)] if later.any() else []),
         Grids("Conductor", movement.conducted, members, asked, beats),
-        played("model, unconditional", guidance=0.0, follow=0.0)]
+        played("network, unconditional", guidance=0.0, control=0.0)]
 
 
 def _baseline_grids(train: Columns, markov: baselines.Markov, movement: systems.Movement, seed: int) -> list[Grids]:
@@ -253,7 +287,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--samples", type=int, default=default.samples, help="grids of each system")
     parser.add_argument("--steps", type=int, default=default.steps, help="denoising steps, 0 for the commitment rule")
     parser.add_argument("--seed", type=int, default=default.seed, help="of everything random")
-    parser.add_argument("--takes", type=int, default=default.takes, help="grids made for a window, one of them chosen")
+    parser.add_argument("--candidates", type=int, default=default.candidates, help="grids drawn for a window")
+    parser.add_argument("--bpm", type=float, default=default.bpm, help="tempo of the performances of the last tables")
     parser.add_argument("--dancers", default="", help=f"held-out movement: {', '.join(dancers.SOURCES)}, "
                         "joined by +; empty: the data config's own")
     parser.add_argument("--out", help="folder for report.md, report.json and the pictures")

@@ -17,6 +17,8 @@ from eqdiff_jax.errors import InputError
 from eqdiff_jax.music.grid import SHAPE, TRACKS
 from eqdiff_jax.music.metrics import FIDELITY
 from eqdiff_jax.music.picture import COLOURS, DIM, INK, LANE, STAGE
+from eqdiff_jax.training.response import Response
+from eqdiff_jax.training.response import markdown as response_tables
 
 REAL = ("held-out grids, first half", "held-out grids, second half")  # two halves that share no piece
 _SHADES = tuple(COLOURS[t] for t in ("PAD", "KICK", "ARP", "HH", "STAB", "SNARE", "LEAD", "CLAP", "AMB", "FX"))
@@ -40,6 +42,7 @@ class Evaluation(NamedTuple):
     nearest: list[dict]  # name, counted, least, q05, median, q95, copies
     points: dict[str, tuple[np.ndarray, np.ndarray]]  # name -> asked [W, 5], heard [W, 5]
     distances: dict[str, np.ndarray]  # name -> [W]
+    response: dict[str, Response]  # whole performances, by how they are played
 
 
 def markdown(found: Evaluation, checkpoint: str, data: str) -> str:
@@ -84,6 +87,16 @@ def markdown(found: Evaluation, checkpoint: str, data: str) -> str:
         _table(("system", "least", "5 %", "median", "95 %", "copies", "grids"), [
             (r["name"], *(_n(r[k], 3) for k in ("least", "q05", "median", "q95")), r["copies"], r["counted"])
             for r in found.nearest])]
+    if found.response:
+        parts += ["## Whole performances", "Recordings of four windows or more played through, each once, and shorter "
+                  "ones joined into performances of twelve windows. A window with no grid before it is fresh: "
+                  "no bounded row counts it. `followed`: Spearman of targets and achieved ranks; `changes`: of "
+                  "their differences; `partial`: given energy. **Rows called controlled are chosen by what these three "
+                  "report**; speed (mean limb speed within a performance, Pearson; shuffled: mean and deviation of 200 "
+                  "orders), bits (unconditional, half of the cells hidden) and rough (share of the time with two "
+                  "pitches or more that holds a minor second, a major seventh or a tritone) are not what the "
+                  "distribution of phrases reads, though the network's conditional nats and roughness beyond recorded "
+                  "music are in it. Errors are over performances.", response_tables(found.response).strip()]
     return "\n\n".join(parts) + "\n"
 
 
@@ -128,7 +141,10 @@ def write(folder: str | Path, found: Evaluation, text: str, context: dict[str, s
     scratch = Path(tempfile.mkdtemp(prefix=".evaluation-", dir=folder))
     try:
         (scratch / "report.md").write_text(text, encoding="utf-8")
-        rows = {k: v for k, v in found._asdict().items() if k not in ("points", "distances")}
+        rows = {k: v for k, v in found._asdict().items() if k not in ("points", "distances", "response")}
+        rows["response"] = {
+            name: {k: list(map(list, v)) if isinstance(v, tuple) else v for k, v in row._asdict().items()}
+            for name, row in found.response.items()}
         (scratch / "report.json").write_text(json.dumps(_plain(context | rows), indent=1, allow_nan=False) + "\n")
         for name, figure in (("bits", _bits(found)), ("fidelity", _fidelity(found)), ("nearest", _distances(found))):
             FigureCanvasAgg(figure).print_png(scratch / f"{name}.png", metadata={"Software": None})

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from eqdiff_jax.composer import PROCESS
+from eqdiff_jax.composer import GUIDANCE, PROCESS, compose
 from eqdiff_jax.conditioning import LAYOUT
 from eqdiff_jax.conditioning.layout import CENTRE, SCALE
 from eqdiff_jax.data.movement import source
@@ -22,7 +22,6 @@ from eqdiff_jax.motion.windows import FRAME_RATE, boundaries, window_seconds
 from eqdiff_jax.music.conductor import instrument_activations
 from eqdiff_jax.music.grid import SHAPE, STEPS
 from eqdiff_jax.music.metrics import motion_beats
-from eqdiff_jax.takes import compose_takes
 from eqdiff_jax.types import Array, Params
 
 PERFORMANCES = 24  # of a recording, at most, as Conductor pairs have of salsa
@@ -98,15 +97,15 @@ def _performances(chain, clip: Clip):
 
 
 def play(key: Array, params: Params, movement: Movement, *, fresh: bool, guidance: float | None = None,
-         follow: float = 1.0, steps: int = 24, takes: int = 1, quiet: bool = True) -> np.ndarray:
+         control: float = 1.0, steps: int = 24, candidates: int = 1, quiet: bool = True) -> np.ndarray:
     """The windows played in order, all performances side by side. int32 [W, 12, 32]
 
     fresh: every cell of every window is new (full regeneration); else at most a budget of them changes from window to
     window. As in `performance.perform`, the slot of instrument activations says what this system played last. guidance
-    0 is the unconditional network where follow is 0 too, None what `compose` takes; steps 0 leaves them to the
+    0 is the unconditional network where control is 0 too, None what `compose` takes; steps 0 leaves them to the
     commitment rule, which sets the temperature in any case.
-    follow: how strongly the law leans towards what the movement asks (asked.py), 0 for not at all.
-    takes: grids made for each window, of which one is played (takes.py).
+    control: how strongly the targets of the movement count, 0 for not at all.
+    candidates: grids drawn for each window, from which phrases are taken.
     The key is consumed.
     """
     music = {name: params[name] for name in ("encoder", "denoiser")}
@@ -114,18 +113,18 @@ def play(key: Array, params: Params, movement: Movement, *, fresh: bool, guidanc
     lengths = np.diff(np.append(first, len(movement.performance)))
     made = np.zeros((len(movement.performance), *SHAPE), np.int32)
     empty = np.full((len(first), *SHAPE), PROCESS.mask, np.int32)
-    grids, before = empty, None
+    grids, before, bucket = empty, None, jnp.zeros(len(first), jnp.int32)
     heard = np.zeros((len(first), SHAPE[0]), np.float32)
-    name = f"{'fresh' if fresh else 'bounded'}, guidance {guidance}, follow {follow:g}, takes {takes}"
+    name = f"{'fresh' if fresh else 'bounded'}, guidance {guidance}, control {control:g}"
     for i in tqdm(range(lengths.max()), desc=name, disable=quiet or None):
         rows = first + np.minimum(i, lengths - 1)  # a performance that has ended waits, and is not written
         conditioning = movement.conditioning[rows]
         conditioning[:, LAYOUT["activations"]] = heard
-        change = compose_takes(jax.random.fold_in(key, i), music, jnp.asarray(conditioning),
-                               jnp.asarray(empty if fresh else grids), takes=takes, steps=steps,
-                               previous_conditioning=jnp.asarray(conditioning if before is None else before),
-                               guidance=guidance, follow=follow)
-        grids, before = _valid(change), conditioning
+        change = compose(jax.random.fold_in(key, i), music, jnp.asarray(conditioning),
+                         jnp.asarray(empty if fresh else grids), candidates=candidates, steps=steps, bucket=bucket,
+                         previous_conditioning=jnp.asarray(conditioning if before is None else before),
+                         control=control, guidance=GUIDANCE if guidance is None else guidance)
+        grids, before, bucket = _valid(change), conditioning, change.bucket
         heard = np.stack([instrument_activations(grid) for grid in grids])
         made[rows[i < lengths]] = grids[i < lengths]
     return made

@@ -13,6 +13,7 @@ import mido
 import numpy as np
 import pytest
 from bars import pair
+from grids import grid_of
 from test_sample import export as small_checkpoint
 
 from eqdiff_jax import motion
@@ -26,9 +27,12 @@ from eqdiff_jax.motion.limbs import REST_FRAME
 from eqdiff_jax.motion.windows import boundaries, padded_trajectory, window_means
 from eqdiff_jax.music import events, song_from_midi, song_from_strudel
 from eqdiff_jax.music.conductor import initial_state
+from eqdiff_jax.music.grid import BAR, STEPS
+from eqdiff_jax.targets import DEFAULT_RULES, Rule
 
 TESTS = Path(__file__).parents[1]
 VALIDATOR = jsonschema.Draft202012Validator(BAR_SCHEMA)
+RULES = DEFAULT_RULES | {"range": Rule("tension", 0.1, 0.8, "s", 0.5, {"Climax": 0.25})}
 
 
 def lines_of(path):
@@ -66,7 +70,9 @@ def test_the_schema_refuses_what_is_no_bar():
         {"dynamics": line["dynamics"] | {"energy": 1.5}}, {"dynamics": line["dynamics"] | {"anger": 0.5}},
         {"dynamics": {"energy": 1.0}}, {"instrumentActivations": [2.0] * 12}, {"tokens": [[81] * 32] * 12},
         {"tokens": line["tokens"][:-1]}, {"section": [0.2] * 5}, {"mode": "joint"}, {"window": -1}, {"steps": 1.5},
-        {"activePattern": None}, {"previous": {"tokens": line["tokens"]}})]
+        {"activePattern": None}, {"previous": {"tokens": line["tokens"]}}, {"candidates": 1.5}, {"control": -1},
+        {"targets": line["targets"][:-1]}, {"targets": [2.0] * 7}, {"rules": {"loudness": ["energy", 0, 1]}},
+        {"rules": {"range": "energy"}}, {"bucket": -1}, {"bars": 0.5})]
     assert all(list(VALIDATOR.iter_errors(bar)) for bar in wrong)
 
 
@@ -107,13 +113,15 @@ def played(params) -> list[tuple[Job, Made, int]]:
                   before.tokens if before else np.full((12, 32), PROCESS.mask, np.int32),
                   before.conditioning if before else None,
                   before.activations if before else np.zeros(12, np.float32), most=9 if i in (2, 7) else 0,
-                  takes=3 if i == 1 else 1, follow=0.5 if i == 2 else 1.0)
+                  candidates=3 if i == 1 else 1, control=0.5 if i == 2 else 1.0, rules=RULES if i in (1, 6) else None,
+                  bucket=before.bucket if before else 0, bars=1 if mode == "diffusion" else 2)
         made = make(params, job)
         if i == 5:
             lost = (job, made)
         else:
             newest = (job, made)
-            heard.append((job, made, 4 if i == 4 else 2))
+            heard.append((job, made, {"diffusion": 1, "threshold": 2, "modulate": 4}[mode]))
+    assert any(job.bucket for job, _, _ in heard)
     return heard
 
 
@@ -141,7 +149,9 @@ def test_replay_gives_the_same_grids(params, played, tmp_path):
         assert remade.code == found.code == made.code and remade.conductor == made.conductor
         assert (found.bars, found.tempo, remade.steps, remade.temperature) == (
             count, job.bpm, made.steps, made.temperature)
-        assert found.job.dynamics == job.dynamics and found.job[-2:] == job[-2:] == (job.takes, job.follow)
+        assert found.job.dynamics == job.dynamics and found.job[-5:] == job[-5:] == (
+            job.candidates, job.control, job.rules, job.bucket, job.bars)
+        assert remade.bucket == made.bucket and (remade.asked == made.asked).all()
     assert {p.tokens.tobytes() for p in again} != {again[0].tokens.tobytes()}
 
 
@@ -331,8 +341,8 @@ def session(tmp_path, random_grid):
 
 def test_export_plays_what_was_heard(session, tmp_path, query_strudel):
     path, heard = session
-    grids, tempos = song(path)
-    np.testing.assert_array_equal(grids, heard)
+    parts, tempos = song(path)
+    assert parts == [events(grid) for grid in heard]
     assert tempos == [120.0] * 3 + [90.0] * 3
     paths = log.export(path, tmp_path / "out")
     assert [p.name for p in paths] == ["night.mid", "night.strudel.js"]
@@ -353,8 +363,62 @@ def test_a_log_from_elsewhere_exports_by_twos(tmp_path, random_grid):
         line["bpm"] = 100.0
     lines[1]["tempo"], lines[2]["tempo"], lines[4]["bar"] = "fast", -3, "x"
     (tmp_path / "old.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    grids, tempos = song(tmp_path / "old.jsonl")
-    assert grids.tolist() == [lines[i]["tokens"] for i in (0, 2, 4)] and tempos == [100.0] * 3
+    parts, tempos = song(tmp_path / "old.jsonl")
+    read = [events(np.array(line["tokens"], np.int32)) for line in lines]
+    for part, (i, j) in zip(parts, ((0, 1), (2, 3), (4, 4)), strict=True):
+        assert begun(part) == sorted(begun(n for n in read[i] if n.onset < BAR) + begun(
+            n for n in read[j] if n.onset >= BAR))
+    assert tempos == [100.0] * 3
+
+
+def begun(notes):
+    """What begins when; the sound as text, so that it can be sorted."""
+    return [(n.track, n.onset, str(n.sound), n.gain) for n in notes]
+
+
+def lengths(notes):
+    """Onset and length of each note, by track."""
+    return {track: [(n.onset, n.length) for n in notes if n.track == track] for track in {n.track for n in notes}}
+
+
+def test_a_bar_of_one_grid_goes_on_in_the_second_bar_of_the_next(tmp_path):
+    """Bar 0 is the first of grid A, bar 1 the second of B, bar 2 the first of C and bar 3 its second."""
+    long = " ".join(["~"] * 14)
+    a = grid_of(BASS=f"{long} C2 legato", PAD=f"{long} C3 legato", LEAD=f"{long} C4 legato", KICK="bd")
+    b = grid_of(BASS=" ".join(["~"] * 20) + " D2", LEAD=" ".join(["~"] * 16) + " D4", SNARE="sd")
+    c = grid_of(KICK=" ".join(["bd ~ ~ ~"] * 8))
+    rng, written = np.random.default_rng(6), SessionLog(tmp_path / "night.jsonl")
+    for bar, (window, grid) in enumerate(((0, a), (1, b), (2, c), (2, c))):
+        written.append(*pair(rng, window, tokens=grid), bar=8 + bar, tempo=120.0)
+    written.close()
+    first, second = song(tmp_path / "night.jsonl")[0]
+    alone = lengths(events(a))
+    assert alone[4] == [(14, 18.0)] and alone[5] == [(14, 18.0)]  # held to the end of their own grid
+    assert lengths(first) == {0: [(0, 1.0)], 4: [(14, 6.0), (20, 1.0)], 5: [(14, 18.0)], 6: [(14, 2.0), (16, 1.0)]}
+    assert all(note.sound == "bd" or note.onset >= 14 for note in first)  # the snare of B's first bar is not heard
+    assert second == events(c)
+
+
+@pytest.mark.parametrize("odd", [False, True])
+def test_grids_of_one_bar_export_as_they_were_heard(tmp_path, random_grid, odd):
+    """Each bar is that of its own line's grid, and no note lasts into another of its track."""
+    rng, path = np.random.default_rng(8), tmp_path / "night.jsonl"
+    grids, written = [random_grid(rng) for _ in range(12)], SessionLog(path)
+    for bar, grid in enumerate(grids):
+        written.append(*pair(rng, bar, tokens=grid), bar=bar + odd, tempo=120.0)
+    written.close()
+    parts, tempos = song(path)
+    assert len(parts) == len(tempos) == 6 + odd
+    for bar, grid in enumerate(grids, int(odd)):
+        part, half = divmod(bar, 2)
+        assert begun(n for n in parts[part] if n.onset // BAR == half) == begun(
+            n for n in events(grid) if n.onset // BAR == half)
+    for part in parts:
+        for a, b in zip(part, part[1:], strict=False):
+            assert a.track < b.track or a.onset + a.length <= b.onset
+        assert all(n.onset + n.length <= STEPS for n in part)
+    paths = log.export(path, tmp_path / "out")
+    assert mido.MidiFile(paths[0]).length == pytest.approx((6 + odd) * 480 / 120)
 
 
 def test_the_command_exports_or_says_in_one_line_what_is_wrong(session, tmp_path, capsys):

@@ -7,11 +7,14 @@ import subprocess
 from fractions import Fraction
 
 import pytest
-from browser import WEB, beat, due, onsets, played, steady, wait, wait_beyond
+from browser import WEB, beat, due, onsets, played, steady, until, wait, wait_beyond
+from grids import grid_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eqdiff_jax.live.wire import Eval, Evaluated, SetParam
+from eqdiff_jax.live.code import live_code
+from eqdiff_jax.live.wire import Crossfade, Eval, Evaluated, SetParam
+from eqdiff_jax.music.grid import BAR, events
 
 
 @pytest.mark.parametrize(("bars", "switches", "lookahead"), [(2, 8, "safe"), (1, 12, "tight")])
@@ -36,6 +39,31 @@ def test_no_note_is_lost_or_doubled_at_a_switch(stage, page, bars, switches, loo
     times = [o["time"] for o in onsets(page) if o["late"] == 0]
     assert times == sorted(times)
     assert len(stage.heard(Evaluated)) == switches + 1
+
+
+def test_of_a_grid_that_comes_at_an_odd_bar_the_second_bar_sounds(stage, page):
+    """Grids of two bars, one in place of the other at each bar line, as the server sends them in mode diffusion."""
+    first = grid_of(KICK="bd ~ bd ~ ~ ~ ~ ~ ~ ~ ~ ~ ~ ~ ~ ~ bd", BASS="C2 ~ ~ ~ E2 ~ ~ ~ ~ ~ ~ ~ ~ ~ ~ ~ G2 ~ A2")
+    second = grid_of(SNARE="sd sd ~ ~ ~ ~ ~ ~ ~ ~ ~ ~ ~ ~ ~ ~ ~ ~ ~ sd", BASS="C3 ~ ~ ~ ~ ~ ~ ~ ~ ~ ~ ~ ~ ~ ~ ~ ~ D2")
+    at = 2 * int(page.evaluate("eqdiff.player.frontier") // 2) + 6
+    for number, (grid, start) in enumerate(((first, at), (second, at + 1), (first, at + 4))):
+        assert played(stage, page, Eval(live_code(grid, "diffusion"), number, bars=1, cycle=float(start))) == start
+    wait_beyond(page, at + 6)
+    bars = [first, second, second, second, first, first]
+    due = sorted((at + i + Fraction(e.onset % BAR, BAR), e.track + 1) for i, grid in enumerate(bars)
+                 for e in events(grid) if e.onset // BAR == i % 2)
+    assert sorted((beat(o), o["orbit"]) for o in onsets(page) if at <= o["cycle"] < at + 6) == due
+
+
+def test_a_crossfade_begins_at_a_multiple_of_its_bars(stage, page):
+    played(stage, page, Eval(steady(0)[0], 0))
+    at = 2 * int(page.evaluate("eqdiff.player.frontier") // 2) + 7
+    stage.send(Crossfade(steady(1)[0], 4.0, 1, cycle=float(at), bars=1))
+    until(page, lambda: len(stage.heard(Evaluated)) == 2)
+    assert stage.heard(Evaluated)[1].at_cycle == at  # an odd one
+    stage.send(Crossfade(steady(2)[0], 4.0, 2, cycle=float(at + 2)))
+    until(page, lambda: len(stage.heard(Evaluated)) == 3)
+    assert stage.heard(Evaluated)[2].at_cycle == at + 3
 
 
 def test_an_eval_may_ask_for_a_later_cycle_and_the_last_of_two_wins(stage, page):

@@ -16,8 +16,10 @@ from senders import body, bundle, message, vmc_messages
 from test_sample import export
 
 from eqdiff_jax import motion
+from eqdiff_jax.composer import MOST_CANDIDATES
+from eqdiff_jax.control import MOST
 from eqdiff_jax.live import stage
-from eqdiff_jax.live.budget import RESERVE, Budget, lead, opening
+from eqdiff_jax.live.budget import RESERVE, Budget, lead, opening, pace
 from eqdiff_jax.live.clock import InnerClock
 from eqdiff_jax.live.log import BAR_SCHEMA, replay
 from eqdiff_jax.live.loop import REPEAT, Lateness
@@ -77,6 +79,7 @@ def evening(weights, tmp_path_factory):
     """One performance with all that may happen, and what was seen of it."""
     folder = tmp_path_factory.mktemp("evening")
     (folder / "faders.toml").write_text(FADERS)
+    (folder / "targets.toml").write_text('[range]\nsource = "tension"\n')
     seen = {}
 
     async def scenario(on):
@@ -129,7 +132,7 @@ def evening(weights, tmp_path_factory):
             seen["state"] = on.state
 
     summary, said = play(scenario, checkpoint=str(weights), log=str(folder / "log"), map=str(folder / "faders.toml"),
-                         seed=11)
+                         targets=str(folder / "targets.toml"), candidates=2, control=0.5, seed=11)
     lines = [json.loads(line) for line in summary.log.read_text().splitlines()]
     return summary, said, seen, lines
 
@@ -139,8 +142,12 @@ def test_the_page_is_told_all_and_plays_what_it_is_sent(evening):
     state = seen["first"].states[0]
     assert state["bpm"] == BPM and state["mode"] == "diffusion" and state["pattern"] and len(state["tokens"]) == 12
     assert set(PARAMETERS) <= set(state["params"]) and len(state["tracks"]) == 12
-    starts = [start for _, start, message in seen["first"].evals if message.get("cycle") is not None]
-    assert starts == sorted(set(starts)) and all(start % 2 == 0 for start in starts)
+    begun = [(start, message) for _, start, message in seen["first"].evals if message.get("cycle") is not None]
+    starts = [start for start, _ in begun]
+    assert starts == sorted(set(starts))
+    rules = [start for start, message in begun if message["bars"] == 2]
+    assert rules and all(start % 2 == 0 for start in rules)  # of the rules' grids; the network's have their bar
+    assert all(message["bars"] == 1 for _, message in begun if message.get("steps"))
     views = seen["first"].views
     assert all(np.abs(np.array(v["limbs"])).max() <= 3.0 and len(v["z"]) == 32 for v in views)
     assert {len(v["dynamics"]) for v in views} == {15}
@@ -211,6 +218,8 @@ def test_the_log_is_whole_and_its_limbs_are_recorded(evening):
     for line in lines:
         validator.validate(line)
     assert len(lines) == summary.bars
+    assert {(line["candidates"], line["control"], line["rules"]["range"][0]) for line in lines} == {(2, 0.5, "tension")}
+    assert {line["bars"] for line in lines if line["mode"] == "modulate"} == {2}
     limbs = motion.load(summary.log.with_suffix(".limbs.npy"))
     assert lines[-1]["frame"] <= len(limbs) and np.isfinite(limbs).all()
 
@@ -286,12 +295,49 @@ def test_sources_say_what_they_are():
 # The clock's part in the opening.
 
 @pytest.mark.parametrize("bpm", [40.0, 120.0, 240.0])
-def test_the_first_grid_is_for_cycle_zero(bpm):
-    budget = Budget(0.02, (), 0.05)
-    inner = InnerClock(0.0, bpm / 240.0, position=opening("diffusion", bpm, budget, 0.3), ahead=0.3)
-    cut = 480.0 / bpm - 1.5 / 60.0
+@pytest.mark.parametrize(("mode", "call", "bars"), [
+    ("diffusion", 0.02, 1), ("diffusion", 1.0, 2), ("modulate", 0.02, 2)])
+def test_the_first_grid_is_for_cycle_zero(bpm, mode, call, bars):
+    budget = Budget(call, (), 0.05)
+    assert pace(mode, bpm, budget) == bars
+    inner = InnerClock(0.0, bpm / 240.0, position=opening(mode, bpm, budget, 0.3), ahead=0.3)
+    cut = bars * 240.0 / bpm - 1.5 / 60.0
     left = (0.0 - inner.frontier(cut)) * 240.0 / bpm - RESERVE
-    assert left == pytest.approx(lead("diffusion", bpm, budget))
+    assert left == pytest.approx(lead(mode, bpm, budget))
+
+
+# What may be asked for.
+
+@pytest.mark.parametrize(("options", "says"), [
+    ({"candidates": 0}, f"--candidates is 0: use 1 .. {MOST_CANDIDATES}"),
+    ({"candidates": MOST_CANDIDATES + 1}, f"--candidates is {MOST_CANDIDATES + 1}: use 1 .. {MOST_CANDIDATES}"),
+    ({"control": -0.5}, f"--control is -0.5: use 0 .. {MOST:g}"),
+    ({"control": 2 * MOST}, f"--control is {2 * MOST:g}: use 0 .. {MOST:g}"),
+    ({"control": float("nan")}, f"--control is nan: use 0 .. {MOST:g}"),
+])
+def test_how_grids_are_made_is_checked(options, says, tmp_path):
+    with pytest.raises(stage.InputError) as error:
+        stage.check(stage.Options("nowhere", log=str(tmp_path), **options))
+    assert str(error.value) == says
+    for most in ({"candidates": MOST_CANDIDATES, "control": MOST}, {"candidates": 1, "control": 0.0}):
+        stage.check(stage.Options("nowhere", log=str(tmp_path), **most))
+
+
+@pytest.mark.parametrize(("text", "says"), [
+    (None, "cannot be read"),
+    ('[rage]\nsource = "tension"\n', "'rage' is unknown; did you mean range"),
+    ('[range]\nsource = "tensio"\n', "'tensio' is unknown; did you mean tension"),
+    ("[range]\nlow = 2\n", "low is 2; write a number from 0 to 1"),
+    ("[range]\nlow = 0.8\nhigh = 0.2\n", "exchange them"),
+    ("[range\n", "not TOML"),
+])
+def test_targets_are_checked_before_anything_begins(text, says, weights, tmp_path):
+    if text is not None:
+        (tmp_path / "mine.toml").write_text(text)
+    with pytest.raises(stage.InputError) as error:
+        play(None, checkpoint=str(weights), log=str(tmp_path / "log"), targets=str(tmp_path / "mine.toml"))
+    assert says in str(error.value) and "mine.toml" in str(error.value) and "\n" not in str(error.value)
+    assert not (tmp_path / "log").exists()
 
 
 def test_lateness_is_counted():

@@ -18,10 +18,24 @@ from eqdiff_jax import motion
 from eqdiff_jax.composer import compose
 from eqdiff_jax.conditioning import LAYOUT
 from eqdiff_jax.contraction import spectral_radius
-from eqdiff_jax.live.worker import Failed, Made, Ready, Worker, first_job, load, local_margin, make, warm_up
+from eqdiff_jax.diffusion.bounded_change import UNITS
+from eqdiff_jax.live.worker import (
+    SCORING,
+    Failed,
+    Made,
+    Ready,
+    Worker,
+    first_job,
+    load,
+    local_margin,
+    make,
+    warm_up,
+)
 from eqdiff_jax.motion import dell
 from eqdiff_jax.music import LEGAL
-from eqdiff_jax.takes import cost
+from eqdiff_jax.targets import DEFAULT_RULES, Rule, compiled, targets
+
+CANDIDATES = 2
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +55,7 @@ def frame():
 
 @pytest.fixture
 def worker(folder, tmp_path):
-    made = Worker(folder, str(tmp_path / "xla"))
+    made = Worker(folder, str(tmp_path / "xla"), CANDIDATES)
     yield made
     made.close()
 
@@ -70,23 +84,37 @@ def test_make_counts_what_it_did(params):
     second = make(params, job)
     assert second.changed <= second.budget < 384
     assert second.changed == (second.tokens != first.tokens).sum()
-    assert second.calls >= first.calls  # two more, to score what is there
+    assert first.calls == first.steps + SCORING and second.calls == second.steps + SCORING
     assert second.seconds > 0 and second.overhead > 0
 
 
-def test_of_several_takes_the_nearest_is_made(params):
-    first = make(params, first_job())
-    job = first_job(4)._replace(window=1, previous=first.tokens, takes=3,
-                                previous_conditioning=first.conditioning + np.float32(0.3), temperature=1.2)
-    music = {name: params[name] for name in ("encoder", "denoiser")}
-    many = compose(jax.random.fold_in(jax.random.key(4), 1), music, *(
-        jnp.repeat(jnp.asarray(x)[None], 3, axis=0) for x in (first.conditioning, first.tokens)), temperature=1.2,
-        previous_conditioning=jnp.repeat(jnp.asarray(job.previous_conditioning)[None], 3, axis=0))
-    made = make(params, job._replace(activations=first.conditioning[LAYOUT["activations"]]))
+def test_a_grid_is_what_compose_makes_of_its_job(params):
+    first, rules = make(params, first_job()), DEFAULT_RULES | {"range": Rule("tension", 0.2, 0.9)}
+    before = first.conditioning + np.float32(0.02)
+    job = first_job(4)._replace(window=1, previous=first.tokens, previous_conditioning=before, temperature=1.2,
+                                candidates=2, control=0.7, rules=rules, bucket=3 * UNITS,
+                                activations=first.conditioning[LAYOUT["activations"]])
+    made, target_map = make(params, job), compiled(rules)
     np.testing.assert_array_equal(made.conditioning, first.conditioning)
-    costs = cost(np.asarray(many.tokens), np.repeat(first.conditioning[None], 3, axis=0))
-    np.testing.assert_array_equal(made.tokens, many.tokens[costs.argmin()])
-    assert len({tokens.tobytes() for tokens in np.asarray(many.tokens)}) > 1
+    music = {name: params[name] for name in ("encoder", "denoiser")}
+    want = compose(jax.random.fold_in(jax.random.key(4), 1), music, jnp.asarray(first.conditioning),
+                   jnp.asarray(first.tokens), previous_conditioning=jnp.asarray(before), bucket=3 * UNITS, candidates=2,
+                   control=0.7, target_map=target_map, temperature=1.2)
+    np.testing.assert_array_equal(made.tokens, want.tokens)
+    assert (made.budget, made.bucket, made.calls) == (want.budget, want.bucket, want.evaluations + SCORING)
+    np.testing.assert_array_equal(made.asked, targets(first.conditioning, target_map))
+    assert (made.asked != make(params, job._replace(rules=None)).asked).any()
+    poorer = make(params, job._replace(bucket=0))
+    assert made.budget == poorer.budget + 3  # cells
+    assert made.bucket >= (made.budget - made.changed) * UNITS > 0  # and what is left goes on
+
+
+@pytest.mark.parametrize("bars", [1, 2])
+def test_the_conductor_counts_the_bars_of_a_job(params, bars):
+    job = first_job()._replace(mode="threshold", bars=bars)
+    made = make(params, job)
+    assert made.conductor.total == made.conductor.bars == bars
+    assert make(params, job._replace(conductor=made.conductor)).conductor.total == 2 * bars
 
 
 @pytest.mark.parametrize("mode", ["threshold", "modulate"])
@@ -129,7 +157,7 @@ def test_another_process_makes_the_same_grids_and_is_replaced_when_it_dies(worke
     assert worker.running and not worker.idle
     assert isinstance(answer(worker), Ready) and worker.idle
     os.kill(worker.pid, signal.SIGINT)  # Ctrl-C in the terminal reaches it, too
-    job = first_job(7)._replace(limbs=frame, most=6)
+    job = first_job(7)._replace(limbs=frame, most=6, candidates=CANDIDATES)
     worker.submit(job)
     assert not worker.idle
     there, here = answer(worker), make(params, job)

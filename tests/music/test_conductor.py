@@ -237,6 +237,31 @@ def test_stillness_does_not_start_the_music():
     assert conduct(ended, motion(0.0, 0.0, 0.0))[0].section == OUTRO
 
 
+def test_two_short_windows_are_heard_as_one_long_one():
+    """What is smoothed and counted goes by bars, whatever a window's length."""
+    start, now = in_section(GROOVE, 0), motion(0.9, 0.7, 0.2)
+    long, *_ = conduct(start, now, "house")
+    half, *_ = conduct(start, now, "house", bars=1)
+    short, *_ = conduct(half, now, "house", bars=1)
+    for name in ("energy", "tension", "transition"):
+        assert getattr(short, name) == pytest.approx(getattr(long, name))
+        assert getattr(half, name) != pytest.approx(getattr(long, name))
+    assert short.total == long.total == start.total + 2 and half.total == start.total + 1
+
+
+def test_no_section_is_shorter_for_windows_of_one_bar():
+    rng, state, sections = np.random.default_rng(0), initial_state(0), []
+    for i in range(240):
+        now = random_dynamics(rng) if i % 4 else motion(0.0, 0.0, 0.0)
+        for _ in range(6):
+            state, grid, _ = conduct(state, now, "house", bars=1)
+            assert is_legal(grid) and grid.shape == SHAPE
+            sections.append(state.section)
+    moved = changes(sections)
+    assert len(set(sections)) == 6 and all(sections[i] in SUCCESSORS[sections[i - 1]] for i in moved)
+    assert min(np.diff(moved)) >= SHORTEST
+
+
 def test_sections_use_structure_tokens():
     rng = np.random.default_rng(2)
     seen = np.zeros(len(VOCABULARY), int)

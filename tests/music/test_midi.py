@@ -10,7 +10,7 @@ import pytest
 from eqdiff_jax.errors import InputError
 from eqdiff_jax.music.encode import GAINS
 from eqdiff_jax.music.grid import LEGAL, TRACKS, events
-from eqdiff_jax.music.midi import from_midi, song_from_midi, to_midi
+from eqdiff_jax.music.midi import TICKS_PER_STEP, from_midi, notes_to_midi, song_from_midi, to_midi
 from eqdiff_jax.music.midi_tables import CHANNELS, DRUM_NOTES, DRUM_OF_NOTE, EFFECT_CONTROLS
 from eqdiff_jax.music.vocabulary import VOCABULARY
 
@@ -93,10 +93,40 @@ def test_writing_leaves_one_whole_file_or_none(tmp_path):
         to_midi(np.zeros((12, 32), int), path=tmp_path / "none" / "song.mid")
 
 
+def test_notes_of_no_one_grid_are_written_like_a_grid_s(random_grid):
+    """What was heard of a session is the first bar of one grid and the second of another."""
+    rng = np.random.default_rng(5)
+    song = np.stack([random_grid(rng) for _ in range(3)])
+    assert as_bytes(notes_to_midi([events(grid) for grid in song], 93)) == as_bytes(to_midi(song, 93))
+    joined = [note for note in events(song[0]) if note.onset + note.length <= 16]
+    joined += [note for note in events(song[1]) if note.onset >= 16]
+    joined.sort(key=lambda note: (note.track, note.onset))
+    assert joined != events(song[0]) != events(song[1])
+    back = song_from_midi(as_bytes(notes_to_midi([joined, [], joined])))
+    for read, wrote in zip(map(events, back), (joined, [], joined), strict=True):
+        assert [note[:4] for note in read] == [note[:4] for note in wrote]
+    assert notes_to_midi([[], []]).length == pytest.approx(8.0)
+
+
+def test_an_effect_goes_off_where_the_notes_of_another_grid_begin():
+    grid = np.zeros((12, 32), np.int32)
+    grid[4, :2] = VOCABULARY.ids["C2"], VOCABULARY.ids["dist"]
+    wet, = events(grid)
+    midi = notes_to_midi([[wet, wet._replace(onset=16, effects=())]])
+    number, off, on = EFFECT_CONTROLS["dist"]
+    times, now = [], 0
+    for message in midi.tracks[1 + wet.track]:
+        now += message.time
+        times += [(now, message.value)] if message.type == "control_change" and message.control == number else []
+    assert times == [(0, on), (16 * TICKS_PER_STEP, off)]
+
+
 @pytest.mark.parametrize("bpm", [0, 1e9, float("nan")])
 def test_a_tempo_that_midi_cannot_say_is_refused(bpm):
     with pytest.raises(InputError, match="bpm"):
         to_midi(np.zeros((12, 32), int), bpm)
+    with pytest.raises(InputError, match="bpm"):
+        notes_to_midi([[]], bpm)
 
 
 def test_what_is_no_midi_file_is_refused_in_one_line(tmp_path, random_grid):

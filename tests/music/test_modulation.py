@@ -156,7 +156,52 @@ def test_the_phase_has_no_jump_at_its_wrap():
 def test_a_body_at_rest_asks_for_a_quiet_and_tidy_music():
     _, values = step(initial_state(), REST, 0.0)
     assert values["stability"] == 1.0 and values["dissonance"] == 0.0 and values["room"] == 0.0 and values["pan"] == 0.0
-    assert values["density"] == 0.5 and values["master_gain"] < 0.6 and values["bass_gain"] == 1.25
+    assert values["density"] == 0.5 and values["master_gain"] < 0.7 and values["bass_gain"] == 1.25
+
+
+@pytest.mark.parametrize("mapping", [m for m in DEFAULT_MAPPINGS if PARAMETERS[m.parameter].control in ("gain", "lpf")],
+                         ids=lambda m: m.parameter)
+@pytest.mark.parametrize("rises", [True, False])
+def test_loudness_and_brightness_answer_a_step_within_three_tenths_of_a_second(mapping, rises):
+    row = getattr(TABLE, mapping.source)
+    ends = (0.0, 0.5) if mapping.source == "phase" else (row.low, row.high)
+    before, after = ends if rises else ends[::-1]
+    state, values = step(initial_state(), REST._replace(**{mapping.source: before}), 0.0)
+    begun = values[mapping.parameter]
+    for _ in range(18):  # at 60 a second
+        state, values = step(state, REST._replace(**{mapping.source: after}), 1 / 60)
+    _, settled = step(state, REST._replace(**{mapping.source: after}), 60.0)
+    whole = settled[mapping.parameter] - begun
+    assert abs(whole) == pytest.approx(abs(mapping.high - mapping.low))
+    assert (values[mapping.parameter] - begun) / whole >= 0.9
+
+
+def passed(cutoff, power, frequencies, rate):
+    """Share of a power spectrum that Web Audio's lowpass lets through; its Q is in dB, as web/mixer.js sets it."""
+    w0 = 2 * np.pi * cutoff / rate
+    alpha, z = np.sin(w0) / (2 * 10 ** (math.sqrt(0.5) / 20)), np.exp(-2j * np.pi * frequencies / rate)
+    gain = (1 - np.cos(w0)) / 2 * (1 + z) ** 2 / (1 + alpha - 2 * np.cos(w0) * z + (1 - alpha) * z**2)
+    return float((power * np.abs(gain) ** 2).sum() / power.sum())
+
+
+def test_a_body_at_rest_still_lets_the_hats_be_heard(need):
+    """What the buses leave of a hi-hat, of the page's own, is within 20 dB of all of it."""
+    node = shutil.which("node")
+    need(node, "no node: install Node.js 20 or newer")
+    show = ("import('./drums.js').then(({ DRUMS }) => { const hat = DRUMS.hh(); console.log(JSON.stringify("
+            "Array.from({ length: 8192 }, (_, i) => hat(i / 44100)))) })")
+    run = subprocess.run([node, "-e", show], cwd=WEB, capture_output=True, text=True, check=True)
+    power = np.abs(np.fft.rfft(json.loads(run.stdout))) ** 2
+    frequencies = np.fft.rfftfreq(8192, 1 / 44100)
+    _, values = step(initial_state(), REST, 0.0)
+    moved = {name: values[name] for name, row in PARAMETERS.items()
+             if row.kind == "bus" and "HH" in (row.tracks or ("HH",)) and row.control in ("gain", "lpf", "hpf")}
+    assert set(moved) == {"drums_gain", "master_gain", "master_lpf"}
+    gain = moved["drums_gain"] * moved["master_gain"]
+    assert gain > 0.3
+    through = passed(moved["master_lpf"], power, frequencies, 44100)
+    assert passed(700.0, power, frequencies, 44100) < 0.001  # as it once was at rest: no hat at all
+    assert gain**2 * through > 0.01
 
 
 # The file.

@@ -14,9 +14,9 @@ import pytest
 
 from eqdiff_jax.errors import InputError
 from eqdiff_jax.music.drums import DRUMS
-from eqdiff_jax.music.grid import TRACKS, events
+from eqdiff_jax.music.grid import TRACKS, Event, events
 from eqdiff_jax.music.mini_parse import parse_mini
-from eqdiff_jax.music.strudel import EFFECTS, SYNTHS, song_to_strudel, to_strudel
+from eqdiff_jax.music.strudel import EFFECTS, SYNTHS, notes_to_strudel, song_to_strudel, to_strudel
 from eqdiff_jax.music.strudel_parse import from_strudel, song_from_strudel
 from eqdiff_jax.music.vocabulary import VOCABULARY, pitch_name
 
@@ -35,8 +35,13 @@ def grid_of(**rows: str) -> np.ndarray:
 
 def expected(grid: np.ndarray, cycle: int = 0) -> list[tuple]:
     """What Strudel has to say of a grid that starts at a cycle: rows of (onset, length, value, gain)."""
+    return expected_of(events(grid), cycle)
+
+
+def expected_of(notes: list[Event], cycle: int = 0) -> list[tuple]:
+    """The same of notes."""
     rows = []
-    for e in events(grid):
+    for e in notes:
         drum = isinstance(e.sound, str)
         value = {"s": e.sound} if drum else {
             "s": SYNTHS[TRACKS[e.track]], "note": pitch_name(e.sound).lower()}
@@ -103,6 +108,22 @@ def test_songs_play_their_grids_one_after_the_other(random_grid, query_strudel):
         assert answer["cps"] == pytest.approx(93.5 / 240)
         back = song_from_strudel(code)
         assert [events(g) for g in back] == [events(g) for g in song]
+
+
+def test_notes_of_no_one_grid_are_played_as_they_are(random_grid, query_strudel):
+    """What was heard of a session is the first bar of one grid and the second of another."""
+    rng = np.random.default_rng(5)
+    song = np.stack([random_grid(rng) for _ in range(3)])
+    assert notes_to_strudel([events(grid) for grid in song], 93) == song_to_strudel(song, 93)
+    joined = [note for note in events(song[0]) if note.onset + note.length <= 16]
+    joined += [note for note in events(song[1]) if note.onset >= 16]
+    joined.sort(key=lambda note: (note.track, note.onset))
+    # Somewhere the second bar lacks an effect of the first, as no grid can.
+    assert any(a.track == b.track and set(a.effects) - set(b.effects) for a, b in zip(joined, joined[1:], strict=False))
+    code = notes_to_strudel([joined, [], joined], 93)
+    answer, = query_strudel([{"code": code, "cycles": 6}])
+    assert_same(answer, sorted([*expected_of(joined), *expected_of(joined, 4)]), code)
+    assert notes_to_strudel([[], []], 93) == DRUMS + "setcpm(93/4)\nsilence\n"
 
 
 def test_a_song_brings_its_drums_along(random_grid, query_strudel):
@@ -222,6 +243,8 @@ def test_the_empty_grid_is_silence():
 def test_a_tempo_that_is_none_is_refused(bpm):
     with pytest.raises(InputError, match="bpm"):
         to_strudel(np.zeros((12, 32), int), bpm)
+    with pytest.raises(InputError, match="bpm"):
+        notes_to_strudel([[]], bpm)
 
 
 @pytest.mark.parametrize("shape", [(32, 12), (0, 12, 32), (1, 12, 31)])

@@ -9,19 +9,18 @@ import pytest
 
 from configs.tiny import get_config
 from eqdiff_jax import data, motion
-from eqdiff_jax.composer import PROCESS, posterior
+from eqdiff_jax.composer import CAP, GUIDANCE, MOST_CANDIDATES, PROCESS, posterior
 from eqdiff_jax.conditioning import LAYOUT
 from eqdiff_jax.diffusion import classifier_free, nelbo
-from eqdiff_jax.diffusion.bounded_change import MOST
 from eqdiff_jax.errors import InputError
 from eqdiff_jax.music import LEGAL, instrument_activations
-from eqdiff_jax.training import baselines, checkpoint, report, systems
-from eqdiff_jax.training.evaluate import Settings, _by_source, check, evaluate, main
+from eqdiff_jax.training import baselines, checkpoint, report, response, systems
+from eqdiff_jax.training.evaluate import Settings, _by_source, _played, check, evaluate, main, responses
 from eqdiff_jax.training.score import TRUSTS, Scored, compare, fit_trust, groups, observed, rate, score
 from eqdiff_jax.training.state import init_params
 
-SMALL = Settings(draws=2, limit=9, samples=8, steps=2)
-FLAGS = ["--data", "tiny", "--draws", "2", "--limit", "9", "--samples", "8", "--steps", "2"]
+SMALL = Settings(draws=2, limit=9, samples=8, steps=2, candidates=1)
+FLAGS = ["--data", "tiny", "--draws", "2", "--limit", "9", "--samples", "8", "--steps", "2", "--candidates", "1"]
 
 
 @pytest.fixture(scope="module")
@@ -147,14 +146,14 @@ def movement(world):
 @pytest.mark.parametrize("fresh", [False, True])
 def test_what_is_played_is_legal_bounded_and_hears_itself(world, movement, monkeypatch, fresh):
     heard = []
-    real = systems.compose_takes
-    monkeypatch.setattr(systems, "compose_takes", lambda key, params, conditioning, previous, **knobs: heard.append(
-        conditioning) or real(key, params, conditioning, previous, **knobs))
+    real = systems.compose
+    monkeypatch.setattr(systems, "compose", lambda key, params, conditioning, previous, **options: heard.append(
+        conditioning) or real(key, params, conditioning, previous, **options))
     tokens = systems.play(jax.random.key(0), world[1], movement, fresh=fresh, steps=2)
     assert LEGAL[np.arange(12)[:, None], tokens].all()
     follows = np.flatnonzero(np.diff(movement.performance) == 0)
     changed = (tokens[follows + 1] != tokens[follows]).sum((1, 2))
-    assert (changed > MOST).any() if fresh else (changed <= MOST).all()
+    assert (changed > CAP).any() if fresh else (changed <= CAP).all()
     np.testing.assert_array_equal(heard[0][:, LAYOUT["activations"]], 0.0)
     np.testing.assert_allclose(heard[1][0, LAYOUT["activations"]], instrument_activations(tokens[0]))
 
@@ -189,11 +188,10 @@ def test_every_law_is_scored_on_the_same_cells(world):
 
 def test_the_report_names_every_system_and_every_figure(found):
     names = [row["name"] for row in found.metrics]
-    assert names == ["model, best of 4 takes", "model", "model, guidance 3, not leaned",
-                     "model, guidance 1, not leaned", "model, bounded change, best of 4 takes",
-                     "model, bounded change", "model, bounded change, not leaned", "Conductor",
-                     "model, unconditional", "Markov within tracks", "unigram per track", *report.REAL]
-    assert [row["name"] for row in found.fidelity] == [*names[:8], "held-out pairs"]
+    assert names == [f"network alone, guidance {GUIDANCE:g}, fresh", "network alone, guidance 1, fresh",
+                     "network alone, bounded", "controlled, fresh", "controlled, bounded", "Conductor",
+                     "network, unconditional", "Markov within tracks", "unigram per track", *report.REAL]
+    assert [row["name"] for row in found.fidelity] == [*names[:6], "held-out pairs"]
     assert all(row["legality"]["mean"] == 1.0 for row in found.metrics)
     assert all(0 <= row["overlapping_area_mean"] <= 1 for row in found.metrics[:-1])
     assert np.isnan(found.metrics[-1]["overlapping_area_mean"])  # the reference itself
@@ -203,6 +201,37 @@ def test_the_report_names_every_system_and_every_figure(found):
     assert conductor["beat_score"]["counted"] <= conductor["grids"] == found.windows <= 8
     text = report.markdown(found, "somewhere", "tiny")
     assert all(f"| {name} |" in text for name in names) and " nan" not in text
+
+
+def test_whole_performances_are_told_apart_by_how_they_are_played(found):
+    """Two test clips of five windows at 140 bpm."""
+    ways = ["the network alone, bounded", "controlled, bounded", "controlled, fresh", "Conductor"]
+    assert list(found.response) == [f"played through: {way}" for way in ways]
+    alone, bounded, fresh, conductor = found.response.values()
+    assert (alone.windows, bounded.windows, fresh.windows, conductor.windows) == (8, 8, 10, 8)
+    assert max(alone.cells, bounded.cells) <= CAP < fresh.cells and fresh.allowed == conductor.allowed == 384
+    assert all(row.bits > 0 and row.notes > 0 and 0 <= row.rough <= 1 for row in found.response.values())
+    text = report.markdown(found, "somewhere", "tiny")
+    assert text.count("| played through: controlled, bounded |") == 5 and "## Whole performances" in text
+    grids = {row["name"]: row["grids"] for row in found.metrics}
+    assert grids["controlled, bounded"] == grids["network alone, bounded"] < grids["controlled, fresh"] == found.windows
+
+
+def test_performances_of_one_window_have_no_bounded_row(world, movement, monkeypatch):
+    asked = []
+    monkeypatch.setattr(systems, "play", lambda *_, fresh, **__: asked.append(fresh) or alone.conducted)
+    alone = movement._replace(performance=np.arange(len(movement.conducted)))
+    names = [grids.name for grids in _played(jax.random.key(0), world[1], alone, SMALL, True)]
+    assert all(asked) and not any("bounded" in name for name in names) and "controlled, fresh" in names
+
+
+def test_each_recording_is_played_once_however_many_performances_it_has(world, monkeypatch):
+    gathered = []
+    monkeypatch.setattr(response, "played_through", lambda chain, recordings, bpm: gathered.append(
+        [name for name, _ in recordings]) or [])
+    clips = systems.held_out_clips(data.CONFIGS["tiny"])
+    assert responses(jax.random.key(0), world[1], [*clips, *clips], SMALL) == {}  # too long to be joined, too
+    assert gathered == [[clip.name for clip in clips]]
 
 
 def test_the_command_writes_everything_and_the_same_again(world, found, tmp_path, capsys):
@@ -253,6 +282,7 @@ def test_sources_are_told_apart(world):
 
 @pytest.mark.parametrize(("flags", "says"), [
     (["--draws", "0"], "--draws is 0: use 1 or more"), (["--limit", "1"], "--limit is 1"),
+    (["--candidates", "0"], "--candidates is 0: use 1 .."), (["--bpm", "nan"], "--bpm is nan: use 40 .. 240"),
     (["--samples", "1"], "--samples is 1"), (["--steps", "-1"], "--steps is -1"), (["--seed", "-1"], "--seed is -1"),
     (["--checkpoint", "{dir}/nothing"], "no checkpoint there"), (["--data", "nosuch"], "unknown data config"),
     (["--out", "{dir}/file"], "cannot write to --out")])
@@ -280,5 +310,6 @@ def test_settings_that_can_be_used_are_not_refused():
         assert check(settings) is None  # it raises otherwise
     with pytest.raises(InputError, match="unknown motion source 'ballet'"):
         check(Settings(dancers=("salsa", "ballet")))
-    with pytest.raises(InputError, match="--takes is 0"):
-        check(Settings(takes=0))
+    for count in (0, MOST_CANDIDATES + 1):
+        with pytest.raises(InputError, match=f"--candidates is {count}: use 1 .. {MOST_CANDIDATES}"):
+            check(Settings(candidates=count))

@@ -1,0 +1,92 @@
+"""The tables of targets.py: quantiles of training pairs, and of nothing else."""
+
+import jax
+import numpy as np
+import pytest
+
+from eqdiff_jax.conditioning import LAYOUT
+from eqdiff_jax.control import spread
+from eqdiff_jax.data import quantiles
+from eqdiff_jax.music import LEGAL, descriptors
+from eqdiff_jax.music.attributes import attributes, harsh, sums
+from eqdiff_jax.music.grid import events
+from eqdiff_jax.targets import LEVELS, NAMES, SOURCES
+
+
+@pytest.fixture(scope="module")
+def grids(random_grid):
+    rng = np.random.default_rng(4)
+    return np.stack([np.zeros((12, 32), np.int32), *(random_grid(rng) for _ in range(29))])
+
+
+def test_sources_are_quantiles_of_their_slots():
+    c = np.random.default_rng(0).normal(size=(40, 104))
+    found = quantiles.source_quantiles(c)
+    assert list(found) == list(SOURCES)
+    for name, row in found.items():
+        np.testing.assert_allclose(row, np.quantile(c[:, LAYOUT[name].start], LEVELS))
+
+
+def test_thinned_grids_are_grids_with_fewer_tracks(grids):
+    """The sums are those of the grid in which only some sounding tracks play, at least one; any number is as likely."""
+    parts, kept = quantiles.track_sums(grids), []
+    for seed in range(20):
+        thin = quantiles.thinned(parts, seed)
+        sounding = parts.sounding.sum(1)
+        assert (thin.sounding >= np.minimum(sounding, 1)).all() and (thin.sounding <= sounding).all()
+        kept.append(thin.sounding / np.maximum(sounding, 1))
+    assert 0.4 < np.mean(np.array(kept)[:, sounding > 3]) < 0.75
+    rng, keep = np.random.default_rng(0), np.zeros((30, 12), bool)  # the documented seed
+    for row, notes in zip(keep, grids, strict=True):
+        tracks = rng.permutation(sorted({n.track for n in events(notes)}))
+        row[tracks[:rng.integers(1, len(tracks) + 1)].astype(int) if len(tracks) else []] = True
+    want = jax.jit(attributes)(np.where(keep[..., None], grids, 0))
+    found = quantiles.achieved_quantiles(grids)
+    for name, value in zip(NAMES, want, strict=True):
+        np.testing.assert_allclose(found[name], np.quantile(value, LEVELS), atol=1e-5)
+    for name, value in zip(descriptors(grids[0])._fields, descriptors(np.where(keep[7, :, None], grids[7], 0)),
+                           strict=True):
+        assert float(getattr(want, name)[7]) == pytest.approx(value, abs=2e-5)
+
+
+def test_spreads_and_harshness_are_those_of_whole_grids(grids):
+    wide = spread(jax.nn.one_hot(grids, 81))
+    np.testing.assert_allclose(quantiles.spread_quantiles(grids), np.quantile(wide, LEVELS), rtol=1e-4)
+    means, errors = quantiles.rough_by_notes(grids)
+    one = jax.jit(lambda grid: harsh(jax.tree.map(lambda x: x.sum(0), sums(grid))))
+    share = np.array([float(one(grid)) for grid in grids])
+    notes, edges = np.array([len(events(grid)) for grid in grids]), quantiles.NOTE_EDGES
+    for i, (low, high) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+        rows = share[(notes >= low) & (notes < high)]
+        if len(rows):
+            assert means[i] == pytest.approx(rows.mean(), abs=1e-6)
+            assert errors[i] == pytest.approx(rows.std() / np.sqrt(len(rows)), abs=1e-6)
+        else:
+            assert np.isnan(means[i]) and np.isnan(errors[i])
+
+
+def test_the_command_reads_complete_training_pairs_only(monkeypatch, capsys):
+    """Rows that are not observed, or not paired, count for nothing; no other split is opened."""
+    rng, asked = np.random.default_rng(1), []
+    tokens = np.array([[rng.choice(np.flatnonzero(LEGAL[t]), 32) for t in range(12)] for _ in range(12)], np.int32)
+    columns = {"tokens": tokens, "conditioning": rng.uniform(size=(12, 104)), "observed": np.ones((12, 12), bool),
+               "paired": np.ones(12, bool)}
+    columns["observed"][3, 4], columns["paired"][5] = False, False
+    monkeypatch.setattr(quantiles, "prepare", lambda name, folder: (name, folder))
+    monkeypatch.setattr(quantiles, "arrays", lambda builder, split: asked.append((*builder, split)) or columns)
+    assert quantiles.main(["--data", "some", "--data_dir", "there"]) == 0
+    assert asked == [("some", "there", "train")]
+    printed = capsys.readouterr().out
+    complete = np.delete(np.arange(12), [3, 5])
+    want = quantiles.source_quantiles(columns["conditioning"][complete])
+    for name, row in want.items():
+        assert f'"{name}": ({", ".join(f"{x:.3f}" for x in row)}),' in printed
+    for name, row in quantiles.achieved_quantiles(tokens[complete]).items():
+        assert f'"{name}": ({", ".join(f"{x:.3f}" for x in row)}),' in printed
+    assert "SPREADS" in printed and "ROUGH_BY_NOTES" in printed
+
+
+def test_the_command_says_what_is_wrong_in_one_line(tmp_path, capsys):
+    assert quantiles.main(["--data", "nonsense", "--data_dir", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("quantiles: unknown data config 'nonsense'") and error.count("\n") == 1
