@@ -4,7 +4,8 @@
 
 `rank` says where a slot of the conditioning lies among the movements of training, f_k is monotone. The map is data that
 a person can edit: `python -m eqdiff_jax.targets > targets.toml` writes the default, `--targets FILE` plays another.
-What a grid has of each target (music/attributes.py) is a rank, too, among recorded grids of which any number of tracks plays.
+What a grid has of each target (music/attributes.py) is a rank, too, among recorded grids of which any number of tracks
+plays.
 """
 
 import tomllib
@@ -45,7 +46,7 @@ SOURCES: dict[str, tuple[float, ...]] = {
     "lr_pan": (-0.362, -0.113, -0.060, -0.033, -0.014, -0.003, 0.000, 0.005, 0.020, 0.037, 0.063, 0.118, 0.362),
     "energy": (0.000, 0.133, 0.206, 0.266, 0.402, 0.533, 0.617, 0.695, 0.755, 0.794, 0.826, 0.867, 0.935),
     "transition_intensity": (0.000, 0.032, 0.041, 0.075, 0.104, 0.251, 0.327, 0.369, 0.421, 0.476, 0.563, 0.651, 0.852),
-    "prediction_confidence": (0.122, 0.197, 0.227, 0.266, 0.308, 0.350, 0.419, 0.514, 0.659, 0.778, 0.870, 0.967, 1.000),
+    "prediction_confidence": (0.122, 0.197, 0.227, 0.266, 0.308, 0.350, 0.419, 0.514, 0.659, 0.778, 0.870, 0.967, 1.0),
 }
 # Of complete training grids with 1 to all of their sounding tracks, as many as chance says. Silence has the rank 0.
 ACHIEVED: dict[str, tuple[float, ...]] = {
@@ -165,7 +166,7 @@ def parse(text: str, name: str = "targets") -> dict[str, Rule]:
     """
     try:
         tables = tomllib.loads(text + "\n")
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError, numbers of thousands of digits, deep nesting
         raise InputError(f"{name}: not TOML, {str(error).splitlines()[0]}; compare with the file that `python -m "
                          "eqdiff_jax.targets` prints") from None
     rules = dict(DEFAULT_RULES)

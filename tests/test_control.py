@@ -15,7 +15,7 @@ from eqdiff_jax.diffusion import legal_log_posterior
 from eqdiff_jax.errors import InputError
 from eqdiff_jax.music import LEGAL, VOCABULARY
 from eqdiff_jax.music.attributes import harsh, of_sums, sums
-from eqdiff_jax.music.grid import SHAPE, SOUNDS
+from eqdiff_jax.music.grid import BAR, SHAPE, SOUNDS, events
 from eqdiff_jax.targets import LEVELS, NAMES, SPREADS, achieved
 
 EMPTY = np.full((4, *SHAPE), PROCESS.mask)
@@ -190,19 +190,25 @@ def test_the_cost_is_the_sum_it_says(seed, notes, asked, weight):
     tokens = grid(seed, notes)
     missed = (np.asarray(_ranks(_total(tokens)), np.float64) - asked) ** 2 @ np.array(weight)
     worse = max(float(harsh(_total(tokens))) - control.HARSH_ABOVE, 0.0)
+    sides = [1 if note.onset < BAR else -1 for note in events(tokens)]
+    uneven = max(abs(sum(sides)) / max(len(sides), 1) - control.UNEVEN_ABOVE, 0.0)
     got = float(_cost(_total(tokens), jnp.asarray(asked, jnp.float32), jnp.asarray(weight, jnp.float32)))
-    assert got == pytest.approx(missed + control.HARSH_WEIGHT * worse**2, rel=1e-4, abs=1e-5)
+    assert got == pytest.approx(
+        missed + control.HARSH_WEIGHT * worse**2 + control.UNEVEN_WEIGHT * uneven**2, rel=1e-4, abs=1e-5)
 
 
-def test_nothing_is_to_pay_at_the_targets_but_for_harshness():
-    """Harshness below the threshold, that is, as recorded music has it, is free."""
+def twice(tokens):
+    """The first bar of a grid, two times."""
+    return np.concatenate([tokens[:, :BAR], tokens[:, :BAR]], axis=1)
+
+
+def test_nothing_is_to_pay_at_the_targets_but_for_harshness_and_uneven_bars():
+    """Harshness below the threshold, that is, as recorded music has it, is free; and so is silence."""
     mild, rough = grid_of(PAD="C4 E4 G4", ARP="C5 G4 E4", KICK="bd"), grid_of(PAD="C4 E4 C4", ARP="C#5 F5 C#5")
     assert float(harsh(_total(mild))) < control.HARSH_ABOVE < float(harsh(_total(rough))) == 1.0
-    assert float(_cost(_total(mild), _ranks(_total(mild)), WEIGHT)) == pytest.approx(0.0, abs=1e-9)
-    assert float(_cost(_total(rough), _ranks(_total(rough)), WEIGHT)) == pytest.approx(
-        control.HARSH_WEIGHT * (1 - control.HARSH_ABOVE) ** 2, rel=1e-4)
-    silent = grid_of()
-    assert float(_cost(_total(silent), _ranks(_total(silent)), WEIGHT)) == 0.0
+    for tokens, want in ((twice(mild), 0.0), (twice(rough), control.HARSH_WEIGHT * (1 - control.HARSH_ABOVE) ** 2),
+                         (mild, control.UNEVEN_WEIGHT * (1 - control.UNEVEN_ABOVE) ** 2), (grid_of(), 0.0)):
+        assert float(_cost(_total(tokens), _ranks(_total(tokens)), WEIGHT)) == pytest.approx(want, rel=1e-4, abs=1e-9)
 
 
 def test_costs_of_many_at_once_are_those_of_each():

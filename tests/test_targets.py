@@ -222,3 +222,9 @@ def test_the_command_prints_a_file_that_loads(tmp_path):
     (tmp_path / "targets.toml").write_text(run.stdout)
     assert load(tmp_path / "targets.toml") == DEFAULT_RULES
     assert all(name in run.stdout for name in (*NAMES, *SOURCES, *SECTIONS, *CURVES))
+
+
+def test_numbers_and_nesting_beyond_reason_are_one_line():
+    for text in ("[range]\nweight = " + "9" * 5000, "[range]\nlow = " + "[" * 20_000):
+        with pytest.raises(InputError, match="^targets: not TOML, "):
+            parse(text)

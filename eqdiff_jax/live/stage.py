@@ -101,10 +101,11 @@ async def run(options: Options, *, say: Callable[[str], None] = print, stop: asy
     osc, http = address("--osc", options.osc), address("--http", options.http)
     rows = controls.load_map(options.map) if options.map else ()
     mappings = modulation.load(options.modulation) if options.modulation else modulation.DEFAULT_MAPPINGS
+    rules = targets.load(options.targets)
     source = open_source(options.motion, options.seed)
     weights = jax.jit(motion.prepare)(checkpoint.load(options.checkpoint)["motion"])
     settings = Settings(options.mode, options.genre, options.bpm)
-    making = engine.Making(options.candidates, options.control, targets.load(options.targets))
+    making = engine.Making(options.candidates, options.control, rules)
     if source.script:
         first = source.script[0]
         settings = Settings(first.job.mode, first.job.genre, first.tempo)
