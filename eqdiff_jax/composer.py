@@ -214,6 +214,9 @@ def transition(key: Array, predict: Predict, own: Predict, conditioning: Array, 
     spent = jnp.sum(rows != previous[:, None], axis=-1).swapaxes(1, 2)
     broken = jnp.concatenate([jnp.zeros((batch, 2), bool), invalid], axis=1)
     refused = broken[:, choices].any(-1) | ((choices == 1).any(-1) & (control[:, None] <= 0))  # [B, C]
+    # Where grid 0 has been filled in for the previous one it is there already, and meets no other.
+    filled = (partial_grid[:, 0, 0] & ~invalid[:, 0])[:, None]
+    refused |= filled & ((choices == 2).any(-1) | ((choices == 0).any(-1) & (choices > 2).any(-1)))
     log_weight = -HALVES * (choices[:, 0] != choices[:, 1]) - (INERTIA * control)[:, None, None] * spent
     parts = phrases.Parts(
         features=jax.tree.map(lambda x: x.swapaxes(1, 2), sums(rows)), spent=spent.astype(jnp.int32), allowed=allowed,

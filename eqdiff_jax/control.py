@@ -23,8 +23,8 @@ NOTES, SPREAD = 2.0, 10.0
 SHARPNESS = 300.0  # beta: a rank missed by 0.1 is e^-3 times as likely
 HARSH_WEIGHT = 0.7  # of the share of harsh time beyond HARSH_ABOVE
 HARSH_ABOVE = 0.12  # (median of recorded training grids)
-UNEVEN_WEIGHT = 2.0  # of how unlike the two bars' numbers of notes are, |a - b| / (a + b), beyond UNEVEN_ABOVE
-UNEVEN_ABOVE = 0.1
+UNEVEN_WEIGHT = 2.0  # of how unlike the two bars' numbers of notes are, |a - b| / (a + b + FEW), beyond UNEVEN_ABOVE
+UNEVEN_ABOVE, FEW = 0.1, 16.0
 SOUNDING = 10.0  # tracks that sound in a grid of the network's (median of complete training grids)
 FEWEST, MOST_NOTES = 34.0, 136.0  # of a grid of the network's (1/12 and 11/12 of training grids have fewer)
 _INDEX = {name: i for i, name in enumerate(NAMES)}
@@ -45,7 +45,7 @@ def cost(total: Sums, asked: Array, weight: Array) -> Array:
     asked, weight: [7], or with the axes of the sums in front.
     """
     missed = jnp.sum(weight * (achieved(of_sums(total)) - asked) ** 2, axis=-1)
-    uneven = jnp.abs(2.0 * total.early / _or_one(total.onsets) - jnp.minimum(total.onsets, 1.0))
+    uneven = jnp.abs(2.0 * total.early - total.onsets) / (total.onsets + FEW)
     return (missed + HARSH_WEIGHT * jnp.maximum(harsh(total) - HARSH_ABOVE, 0.0) ** 2
             + UNEVEN_WEIGHT * jnp.maximum(uneven - UNEVEN_ABOVE, 0.0) ** 2)
 
