@@ -9,6 +9,7 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.stats import rankdata
 
 from eqdiff_jax.conditioning import LAYOUT
 from eqdiff_jax.control import spread
@@ -16,7 +17,7 @@ from eqdiff_jax.data.source import arrays, prepare
 from eqdiff_jax.errors import InputError
 from eqdiff_jax.music import VOCABULARY
 from eqdiff_jax.music.attributes import Attributes, Sums, harsh, of_sums, sums
-from eqdiff_jax.targets import LEVELS, NAMES, SOURCES
+from eqdiff_jax.targets import DEFAULT, LEVELS, NAMES, SOURCES, TargetMap, targets
 
 BATCH = 512  # grids that are measured at once
 NOTE_EDGES = (0, 20, 40, 60, 80, 100, 120, 1000)  # bins of the number of notes, for `rough_by_notes`
@@ -55,6 +56,11 @@ def spread_quantiles(tokens: np.ndarray) -> np.ndarray:
     return np.quantile(np.concatenate([_spread(part) for part in parts]), LEVELS)
 
 
+def correlations(conditioning: np.ndarray, target_map: TargetMap = DEFAULT) -> np.ndarray:
+    """Spearman's correlations of the targets with each other over movements [N, 104]. [7, 7]"""
+    return np.corrcoef(rankdata(np.asarray(targets(jnp.asarray(conditioning), target_map)), axis=0).T)
+
+
 def rough_by_notes(tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean share of harsh time, and its error, of grids int [N, 12, 32] by their number of notes (NOTE_EDGES)."""
     whole = jax.tree.map(lambda x: x.sum(1), track_sums(tokens))
@@ -87,6 +93,9 @@ def main(argv: list[str] | None = None) -> int:
                          ("", {"SPREADS": spread_quantiles(tokens), "ROUGH_BY_NOTES": rough_by_notes(tokens)[0]})):
         print(f"{title}\n" + "\n".join(f'"{name}": ({", ".join(f"{x:.3f}" for x in row)}),' for name, row in
                                        table.items()))
+    print("\n| rank correlation |" + " | ".join(NAMES) + " |\n|" + "---|" * (len(NAMES) + 1))
+    for name, row in zip(NAMES, correlations(conditioning), strict=True):
+        print(f"| {name} | " + " | ".join(f"{x:.2f}" for x in row) + " |")
     return 0
 
 

@@ -90,3 +90,12 @@ def test_the_command_says_what_is_wrong_in_one_line(tmp_path, capsys):
     assert quantiles.main(["--data", "nonsense", "--data_dir", str(tmp_path)]) == 2
     error = capsys.readouterr().err
     assert error.startswith("quantiles: unknown data config 'nonsense'") and error.count("\n") == 1
+
+
+def test_correlations_are_of_ranks_and_know_which_targets_share_a_source():
+    rng = np.random.default_rng(0)
+    conditioning = rng.random((400, 104)).astype(np.float32)
+    found = quantiles.correlations(conditioning)
+    np.testing.assert_allclose(found, found.T, atol=1e-12)
+    density, intensity, layers = (NAMES.index(name) for name in ("density", "intensity", "layers"))
+    assert found[intensity, layers] > 0.9 and abs(found[density, intensity]) < 0.15
