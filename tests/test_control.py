@@ -191,7 +191,7 @@ def test_the_cost_is_the_sum_it_says(seed, notes, asked, weight):
     missed = (np.asarray(_ranks(_total(tokens)), np.float64) - asked) ** 2 @ np.array(weight)
     worse = max(float(harsh(_total(tokens))) - control.HARSH_ABOVE, 0.0)
     sides = [1 if note.onset < BAR else -1 for note in events(tokens)]
-    uneven = max(abs(sum(sides)) / max(len(sides), 1) - control.UNEVEN_ABOVE, 0.0)
+    uneven = max(abs(sum(sides)) / (len(sides) + control.FEW) - control.UNEVEN_ABOVE, 0.0)
     got = float(_cost(_total(tokens), jnp.asarray(asked, jnp.float32), jnp.asarray(weight, jnp.float32)))
     assert got == pytest.approx(
         missed + control.HARSH_WEIGHT * worse**2 + control.UNEVEN_WEIGHT * uneven**2, rel=1e-4, abs=1e-5)
@@ -205,9 +205,10 @@ def twice(tokens):
 def test_nothing_is_to_pay_at_the_targets_but_for_harshness_and_uneven_bars():
     """Harshness below the threshold, that is, as recorded music has it, is free; and so is silence."""
     mild, rough = grid_of(PAD="C4 E4 G4", ARP="C5 G4 E4", KICK="bd"), grid_of(PAD="C4 E4 C4", ARP="C#5 F5 C#5")
+    uneven = len(events(mild)) / (len(events(mild)) + control.FEW)
     assert float(harsh(_total(mild))) < control.HARSH_ABOVE < float(harsh(_total(rough))) == 1.0
     for tokens, want in ((twice(mild), 0.0), (twice(rough), control.HARSH_WEIGHT * (1 - control.HARSH_ABOVE) ** 2),
-                         (mild, control.UNEVEN_WEIGHT * (1 - control.UNEVEN_ABOVE) ** 2), (grid_of(), 0.0)):
+                         (mild, control.UNEVEN_WEIGHT * (uneven - control.UNEVEN_ABOVE) ** 2), (grid_of(), 0.0)):
         assert float(_cost(_total(tokens), _ranks(_total(tokens)), WEIGHT)) == pytest.approx(want, rel=1e-4, abs=1e-9)
 
 
