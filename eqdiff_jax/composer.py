@@ -8,8 +8,8 @@ A phrase is a track in a bar. Which phrases are taken is drawn from
 
     pi(a) ~ w(a) exp(-control [SHARPNESS cost(a) + INERTIA changed(a)] - FLUENCY nats(a)),    changed(a) <= budget
 
-cost: missed targets and harshness (control.py); nats: the network's own code length of the whole grid, each cell hidden
-once; w: whole tracks rather than halves. diffusion/phrases.py has the chain and what its end is worth.
+cost: missed targets, harshness, uneven bars (control.py); nats: the network's own code length of the whole grid, each
+cell hidden once; w: whole tracks rather than halves. diffusion/phrases.py has the chain and what its end is worth.
 """
 
 from collections.abc import Sequence

@@ -6,8 +6,9 @@
     it does not                                          a miss is counted, with its reason; what plays, plays on
 
 A grid of two bars replaces the one before in place, at each bar line in mode diffusion (`budget.pace`) and at even
-ones in the others, and never anywhere else. What is computed is what performance.perform computes, window by window:
-same frames, same edges, same seed, same grids.
+ones in the others, and never anywhere else. With two bars between grids, what is computed is what performance.perform
+computes, window by window: same frames, same edges, same seed, same grids. With one, a window is a bar, and its latest
+frames weigh most.
 """
 
 from collections import Counter
