@@ -8,9 +8,7 @@ What a grid has of each target (music/attributes.py) is a rank, too, among recor
 plays.
 """
 
-import tomllib
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from eqdiff_jax import toml_file
 from eqdiff_jax.conditioning import LAYOUT
 from eqdiff_jax.errors import InputError
 from eqdiff_jax.music.attributes import Attributes
@@ -164,14 +163,10 @@ def parse(text: str, name: str = "targets") -> dict[str, Rule]:
     Raises:
       InputError: one line with `name`, the key, and what to write instead.
     """
-    try:
-        tables = tomllib.loads(text + "\n")
-    except (ValueError, RecursionError) as error:  # TOMLDecodeError, numbers of thousands of digits, deep nesting
-        raise InputError(f"{name}: not TOML, {str(error).splitlines()[0]}; compare with the file that `python -m "
-                         "eqdiff_jax.targets` prints") from None
+    tables = toml_file.tables(text, name, "eqdiff_jax.targets")
     rules = dict(DEFAULT_RULES)
     for target, table in tables.items():
-        _choose(f"{name}: target", target, NAMES)
+        toml_file.choose(f"{name}: target", target, NAMES)
         rules[target] = _rule(f"{name}, {target}", table, rules[target])
     return rules
 
@@ -180,12 +175,7 @@ def load(path: str | Path | None) -> dict[str, Rule]:
     """The rules of a file, see `parse`; the default ones for None. Raises InputError."""
     if path is None:
         return dict(DEFAULT_RULES)
-    try:
-        return parse(Path(path).read_text(encoding="utf-8"), str(path))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); give a file of targets") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: not UTF-8 text; give a file of targets") from None
+    return parse(toml_file.text_of(path, "targets"), str(path))
 
 
 def _rule(where: str, table: object, default: Rule) -> Rule:
@@ -194,35 +184,20 @@ def _rule(where: str, table: object, default: Rule) -> Rule:
         raise InputError(f'{where}: {table!r} is no table; write source = "energy" and the like below '
                          f"[{where.rpartition(', ')[2]}]")
     for key in table:
-        _choose(f"{where}: key", key, Rule._fields)
-    source = _choose(f"{where}: source", table.get("source", default.source), SOURCES)
-    low, high, weight = (_number(where, key, table.get(key, getattr(default, key)), most)
+        toml_file.choose(f"{where}: key", key, Rule._fields)
+    source = toml_file.choose(f"{where}: source", table.get("source", default.source), SOURCES)
+    low, high, weight = (toml_file.number(where, key, table.get(key, getattr(default, key)), 0.0, most)
                          for key, most in (("low", 1.0), ("high", 1.0), ("weight", 10.0)))
     if low > high:
         raise InputError(f"{where}: low is {low:g}, above high, {high:g}; a target rises with its source, so exchange "
                          "them")
-    curve = _choose(f"{where}: curve", table.get("curve", default.curve), CURVES)
+    curve = toml_file.choose(f"{where}: curve", table.get("curve", default.curve), CURVES)
     sections = table.get("sections", default.sections)
     if not isinstance(sections, Mapping):
         raise InputError(f"{where}: sections is {sections!r}; write {{ Breakdown = -0.2 }}")
-    shifts = {_choose(f"{where}: section", key, SECTIONS): _number(where, key, value, 1.0, -1.0)
+    shifts = {toml_file.choose(f"{where}: section", key, SECTIONS): toml_file.number(where, key, value, -1.0, 1.0)
               for key, value in sections.items()}
     return Rule(source, low, high, curve, weight, shifts)
-
-
-def _choose(what: str, given: object, names) -> str:
-    """`given`, if it is one of the names."""
-    if isinstance(given, str) and given in names:
-        return given
-    near = get_close_matches(str(given), names, 1)
-    raise InputError(f"{what} {given!r} is unknown; " + (f"did you mean {near[0]}?" if near else
-                                                         f"choose one of {', '.join(names)}"))
-
-
-def _number(where: str, key: str, given: object, most: float, least: float = 0.0) -> float:
-    if isinstance(given, bool) or not isinstance(given, (int, float)) or not least <= given <= most:
-        raise InputError(f"{where}: {key} is {given!r}; write a number from {least:g} to {most:g}")
-    return float(given)
 
 
 _HEAD = """\

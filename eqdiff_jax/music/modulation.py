@@ -10,12 +10,11 @@ tracks, or on all of them together. At its default a parameter leaves the grid a
 """
 
 import math
-import tomllib
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import NamedTuple
 
+from eqdiff_jax import toml_file
 from eqdiff_jax.errors import InputError
 from eqdiff_jax.motion.dynamics import TABLE
 from eqdiff_jax.types import Dynamics
@@ -177,55 +176,33 @@ def parse_mappings(text: str, name: str = "mappings") -> tuple[Mapping, ...]:
     Raises:
       InputError: one line with `name`, the line or the key, and what to write instead.
     """
-    try:
-        rows = tomllib.loads(text + "\n")  # else an error in the last line has no number
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{name}: not TOML, {str(error).splitlines()[0]}; compare with the file that `python -m "
-                         "eqdiff_jax.music.modulation` prints") from None
+    rows = toml_file.tables(text, name, "eqdiff_jax.music.modulation")
     return tuple(_mapping(name, parameter, row) for parameter, row in rows.items())
 
 
 def load(path: str | Path) -> tuple[Mapping, ...]:
     """The mappings of a file; see `parse_mappings`. Raises InputError."""
-    try:
-        return parse_mappings(Path(path).read_text(encoding="utf-8"), str(path))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); give a file of mappings") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: not UTF-8 text; give a file of mappings") from None
+    return parse_mappings(toml_file.text_of(path, "mappings"), str(path))
 
 
 def _mapping(name: str, parameter: str, row: object) -> Mapping:
     """One line of the file, checked."""
-    _choose(f"{name}: parameter", parameter, PARAMETERS)
+    toml_file.choose(f"{name}: parameter", parameter, PARAMETERS)
     where = f"{name}, {parameter}"
     if not isinstance(row, dict):
         raise InputError(f'{where}: {row!r} is no mapping; write {{ source = "energy", low = 0, high = 1 }}')
     for key in row:
-        _choose(f"{where}: key", key, ("source", *Mapping._fields[2:]))
+        toml_file.choose(f"{where}: key", key, ("source", *Mapping._fields[2:]))
     if "source" not in row:
         raise InputError(f'{where}: says no source; add source = "energy" or another scalar of the movement')
     limits = PARAMETERS[parameter]
-    numbers = [_number(where, key, row.get(key, default), low, high) for key, default, low, high in (
+    numbers = [toml_file.number(where, key, row.get(key, default), low, high)
+               for key, default, low, high in (
         ("low", limits.low, limits.low, limits.high), ("high", limits.high, limits.low, limits.high),
         ("smoothing", 0.2, 0.0, MAX_SMOOTHING))]
-    return Mapping(_choose(f"{where}: source", row["source"], Dynamics._fields), parameter, numbers[0], numbers[1],
-                   _choose(f"{where}: curve", row.get("curve", "linear"), CURVES), numbers[2])
-
-
-def _choose(what: str, given: object, names) -> str:
-    """`given`, if it is one of the names."""
-    if isinstance(given, str) and given in names:
-        return given
-    near = get_close_matches(str(given), names, 1)
-    hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(names)}"
-    raise InputError(f"{what} {given!r} is unknown; {hint}")
-
-
-def _number(where: str, key: str, given: object, low: float, high: float) -> float:
-    if isinstance(given, bool) or not isinstance(given, (int, float)) or not low <= given <= high:
-        raise InputError(f"{where}: {key} is {given!r}; write a number from {low:g} to {high:g}")
-    return float(given)
+    source = toml_file.choose(f"{where}: source", row["source"], Dynamics._fields)
+    return Mapping(source, parameter, numbers[0], numbers[1],
+                   toml_file.choose(f"{where}: curve", row.get("curve", "linear"), CURVES), numbers[2])
 
 
 _HEAD = """\
