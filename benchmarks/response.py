@@ -42,6 +42,7 @@ from eqdiff_jax.training import checkpoint, response  # noqa: E402
 from sample import CACHE, SHIPPED  # noqa: E402
 
 PHASE = 20.0  # s of each part of a script
+EASE = 0.25  # s that a body takes from one part to the next, from the change on: limbs do not jump
 SETTLED = 8.0  # s after a change from which its level counts
 ADDRESS = ("192.0.2.7", 40000)
 ARMS = [f"{side}_{part}" for side in "lr" for part in ("up_arm", "low_arm")]
@@ -80,8 +81,9 @@ def body(script: Script, number: int, first: float, fps: float = 60.0) -> Body:
     """Body `number` of a script whose first change is at `first` seconds: arms, legs and hips, its own phases."""
     random = np.random.default_rng(number)
     times = np.arange(round((first + 2.0 * PHASE) * fps) + 1) / fps
-    part = np.digitize(times, (first, first + PHASE))
-    swing, rate, arms = (np.array(x)[part] for x in (script.swing, script.rate, script.arms))
+    turns = np.array([first, first + EASE, first + PHASE, first + PHASE + EASE])
+    swing, rate, arms = (np.interp(times, turns, np.repeat(x, 2)[1:-1])
+                         for x in (script.swing, script.rate, script.arms))
     beat = 2.0 * np.pi * np.cumsum(rate) / fps
     size, phase = random.uniform(0.7, 1.3, (27, 3)), random.uniform(0.0, 2.0 * np.pi, (27, 3))
     moving = np.isin(np.arange(27), [LIMB[name] for name in (*ARMS, *LEGS, "root", "torso_4")])

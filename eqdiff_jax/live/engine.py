@@ -26,7 +26,8 @@ from eqdiff_jax.live.budget import GRID_BARS, RESERVE, Budget, lead, pace
 from eqdiff_jax.live.clock import Reading
 from eqdiff_jax.live.wire import Crossfade, Eval, ServerMessage, SetParam
 from eqdiff_jax.live.worker import Failed, Job, Made, Ready
-from eqdiff_jax.motion.dynamics import phase_slot
+from eqdiff_jax.motion.dynamics import ENERGY_HALF, half, phase_slot
+from eqdiff_jax.motion.lim_rps import smoothing
 from eqdiff_jax.motion.windows import FRAME_RATE
 from eqdiff_jax.music.conductor import ConductorState, initial_state
 from eqdiff_jax.music.grid import SHAPE
@@ -35,7 +36,8 @@ from eqdiff_jax.types import Array, Dynamics
 FADE_BEATS = 4.0  # from one mode's grids to another's
 FARTHEST = 8  # cycles by which a page may start a grid late; what it says beyond that is of another clock
 SHORTEST = 0.5  # s of movement that a window needs at least
-RAMP = 2  # frame n of a window weighs n to this power, where a grid comes at each bar
+RAMP = 4  # frame n of a window weighs n to this power, where a grid comes at each bar
+ENERGY = 64 + Dynamics._fields.index("energy")  # place in what a window sums
 
 
 class Settings(NamedTuple):
@@ -93,14 +95,15 @@ class State(NamedTuple):
     """Carried from tick to tick."""
 
     motion: motion.MotionState
-    total: np.ndarray  # float64 [80] weighted sums over the window so far: z, velocity, 15 dynamics, the phase's slot
+    total: np.ndarray  # float64 [80] sums over the window so far: z, velocity, 15 dynamics, the phase's slot
     frames: int  # in it
     settings: Settings
     wanted: Settings  # from the next boundary on
     seed: int
     budget: Budget
     target: int  # cycle that the next grid is for
-    weight: float = 0.0  # sum of the frames' weights
+    late: np.ndarray = np.zeros(80)  # the same sums, of weighted frames, and of limbs' power in energy's place
+    weight: float = 0.0  # of all these frames
     window: int = 0  # grids asked for so far
     pending: Pending | None = None
     held: Playing | None = None  # made, and too early to be sent
@@ -166,25 +169,39 @@ def tick(weights: motion.MotionWeights, state: State, frames: np.ndarray, readin
 
 
 @jax.jit
-def _step(weights: motion.MotionWeights, state: motion.MotionState, limbs: Array) -> tuple[motion.MotionState, Array]:
+def _step(weights: motion.MotionWeights, state: motion.MotionState, limbs: Array
+          ) -> tuple[motion.MotionState, Array, Array]:
+    """One frame: what a window sums [80], and its mean squared limb speed, which energy says 0.4 s later."""
+    before = state.dynamics.power[0]
     state, frame = motion.step_weights(weights, state, limbs)
     slot = phase_slot(frame.dynamics.phase)
-    return state, jnp.concatenate([frame.z, frame.velocity, jnp.stack([*frame.dynamics, slot])])
+    power = jnp.maximum(before + (state.dynamics.power[0] - before) / smoothing(0.4), 0.0)
+    return state, jnp.concatenate([frame.z, frame.velocity, jnp.stack([*frame.dynamics, slot])]), power
 
 
 def _moved(weights: motion.MotionWeights, state: State, frames: np.ndarray) -> tuple[State, np.ndarray]:
-    """The movement of these frames, added to the window.
-
-    Where a grid comes at each bar, frame n of the window weighs n^2: what a body does now is heard at the next bar, and
-    what it did a bar before hardly. Elsewhere all weigh the same, as in motion.windows.
-    """
-    inner, total, weight, ramp = state.motion, state.total, state.weight, _pace(state) < GRID_BARS
+    """The movement of these frames, added to the window's two sums: one where all weigh the same, as in
+    motion.windows, and one where frame n weighs n^RAMP."""
+    inner, total, late, weight = state.motion, state.total, state.late, state.weight
     for number, limbs in enumerate(frames, state.frames + 1):
-        inner, values = _step(weights, inner, limbs)
-        frame = np.asarray(values)
-        share = float(number**RAMP) if ramp else 1.0
-        total, weight = total + share * frame, weight + share
-    return state._replace(motion=inner, total=total, weight=weight, frames=state.frames + len(frames)), frame
+        inner, values, power = _step(weights, inner, limbs)
+        frame, share = np.asarray(values), float(number**RAMP)
+        total, late, weight = total + frame, late + share * frame, weight + share
+        late[ENERGY] += share * float(power - frame[ENERGY])
+    return state._replace(motion=inner, total=total, late=late, weight=weight, frames=state.frames + len(frames)), frame
+
+
+def _means(state: State) -> np.ndarray:
+    """The window in one row, float64 [80].
+
+    Where a grid comes at each bar the latest frames weigh most, and energy is that of their mean power: what a body
+    does now is heard at the next bar, what it did a bar before hardly. Elsewhere it is the mean of motion.windows.
+    """
+    if _pace(state) == GRID_BARS:
+        return state.total / state.frames
+    mean = state.late / state.weight
+    mean[ENERGY] = half(mean[ENERGY], ENERGY_HALF)
+    return mean
 
 
 def _follow(state: State, reading: Reading) -> State:
@@ -319,13 +336,13 @@ def _cut(state: State, reading: Reading, limbs: np.ndarray) -> tuple[State, Job 
         job = _job(state, limbs, most)
     # Mode and genre are of the grid and begin with it; the tempo begins at the bar line.
     settings = wanted._replace(bpm=state.settings.bpm)
-    return state._replace(pending=Pending(job), window=state.window + 1, total=np.zeros(80), weight=0.0, frames=0,
-                          settings=settings, lasts=lasts), job
+    return state._replace(pending=Pending(job), window=state.window + 1, total=np.zeros(80), late=np.zeros(80),
+                          weight=0.0, frames=0, settings=settings, lasts=lasts), job
 
 
 def _job(state: State, limbs: np.ndarray, most: int) -> Job:
     """The window as it stands, after the newest grid."""
-    mean = (state.total / state.weight).astype(np.float32)
+    mean = _means(state).astype(np.float32)
     dynamics = Dynamics(*map(float, mean[64:79]))._replace(phase=float(mean[79]))
     newest, wanted = state.newest, state.wanted
     conductor: ConductorState = initial_state(state.seed)

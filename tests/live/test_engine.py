@@ -31,7 +31,7 @@ from eqdiff_jax.live.clock import InnerClock, Reading
 from eqdiff_jax.live.engine import Making, Settings
 from eqdiff_jax.live.wire import Crossfade, SetParam
 from eqdiff_jax.live.worker import SCORING, Failed, Made, Ready, make
-from eqdiff_jax.motion.dynamics import phase_slot
+from eqdiff_jax.motion.dynamics import ENERGY_HALF, half, phase_slot
 from eqdiff_jax.motion.limbs import REST_FRAME
 from eqdiff_jax.motion.windows import boundaries, window_seconds
 from eqdiff_jax.music.conductor import conduct, instrument_activations
@@ -346,6 +346,23 @@ def test_late_frames_all_count(weights):
         many.tick(limbs[i:i + 6])
     assert one.state.frames == many.state.frames == len(limbs)
     np.testing.assert_array_equal(one.state.total, many.state.total)
+    np.testing.assert_array_equal(one.state.late, many.state.late)
+
+
+def test_a_body_that_stops_is_still_in_the_next_window(weights):
+    """Energy's low-pass alone would say 0.3 a second after the end; the window reads what went into it."""
+    room = Room(weights, Settings("diffusion"))
+    moving, begun = motion.demo("groove", 30.0, 0), 0
+    moving[..., 3:6] *= 5.0  # in a hurry
+    still = moving[-1:] * np.repeat([1.0, 0.0, 1.0], (3, 3, 2)).astype(np.float32)
+    moving = iter(moving)
+    while room.now < 6.0 or len(room.jobs) == begun:  # to the end of a window
+        begun = len(room.jobs)
+        room.tick(next(moving)[None])
+    for tick in range(120):
+        room.tick(next(moving)[None] if tick < 20 else still)
+    loud, quiet = (job.dynamics.energy for _, job in room.jobs[begun:begun + 2])
+    assert loud > 0.3 > 0.03 > quiet, (loud, quiet)
 
 
 class Perfect(Room):
@@ -359,14 +376,20 @@ class Perfect(Room):
 
 
 def ramped_means(frames, edges):
-    """`window_means` with a ramp of weights over each window."""
+    """`window_means` with a ramp of weights over each window, energy of the power that its low-pass took in."""
     dynamics = frames.dynamics._replace(phase=phase_slot(frames.dynamics.phase))
 
     def means(values):
         windows = np.split(np.asarray(values, np.float64)[:edges[-1]], edges[1:-1])
         found = [np.average(w, axis=0, weights=np.arange(1.0, len(w) + 1.0) ** engine.RAMP) for w in windows]
         return np.stack(found).astype(np.float32)
-    return means(frames.z), means(frames.velocity), jax.tree.map(means, dynamics)
+
+    energy = np.asarray(dynamics.energy, np.float64)
+    passed = ENERGY_HALF * energy / (1.0 - energy)
+    kept = np.exp(-1.0 / (60.0 * 0.4))
+    power = (passed - kept * np.append(0.0, passed[:-1])) / (1.0 - kept)
+    return means(frames.z), means(frames.velocity), jax.tree.map(means, dynamics)._replace(
+        energy=half(means(np.maximum(power, 0.0)), ENERGY_HALF))
 
 
 @pytest.mark.parametrize(("bpm", "seed", "genre", "mode", "bars", "making"), [
