@@ -36,7 +36,7 @@ setup(
         "beam": ["apache-beam>=2.60"],  # builders of corpora beyond one machine
         "imu": ["imufusion>=1.3,<2"],
         "tensorboard": ["tensorboardX>=2.6"],
-        "test": ["imufusion>=1.3,<2", "pytest>=8", "hypothesis>=6.100", "ruff>=0.6", "mypy>=1.11",
+        "test": ["imufusion>=1.3,<2", "pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.6", "mypy>=1.11",
                  "python-osc>=1.9", "playwright>=1.48", "jsonschema>=4"],  # independent clients, a browser's driver
         "bench": ["optimistix>=0.0.10", "torchdeq>=0.1", "torch>=2.2"],  # peers of benchmarks/solvers.py
         "cuda": ["jax[cuda12]>=0.10"],

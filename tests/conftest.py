@@ -20,10 +20,12 @@ import pytest
 from eqdiff_jax.music.grid import LEGAL, SHAPE
 from eqdiff_jax.music.vocabulary import VOCABULARY
 
-# One compilation cache for the whole session: tests that build the same program again reuse it.
-_cache = tempfile.TemporaryDirectory(prefix="eqdiff-xla-")
+# One compilation cache for the whole session, where sample.py and live.py look, too: tests and the programs that they
+# start reuse what one of them has built.
+_cache = tempfile.TemporaryDirectory(prefix="eqdiff-cache-", ignore_cleanup_errors=True)
 atexit.register(_cache.cleanup)
-jax.config.update("jax_compilation_cache_dir", _cache.name)
+os.environ["XDG_CACHE_HOME"] = _cache.name
+jax.config.update("jax_compilation_cache_dir", str(Path(_cache.name) / "eqdiff_jax" / "xla"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 WEB = Path(__file__).parent.parent / "web"

@@ -1,7 +1,6 @@
 """live.py as a musician calls it: it plays until Ctrl-C, and bad input is one clear line before anything happens."""
 
 import json
-import os
 import shutil
 import signal
 import socket
@@ -44,8 +43,7 @@ def test_it_plays_and_ctrl_c_ends_it(weights, tmp_path, need):
     program = subprocess.Popen(
         [sys.executable, str(ROOT / "live.py"), "--checkpoint", str(weights), "--log", str(tmp_path / "log"), "--http",
          "127.0.0.1:0", "--osc", "127.0.0.1:0", "--bpm", "240", "--no-browser", "--motion", "demo:groove"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
-        env=os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache")})
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
     said = []
     for line in program.stdout:
         said.append(line)

@@ -48,7 +48,8 @@ def total(features: Any, choice: Array) -> Any:
     return jax.tree.map(lambda x: x[jnp.arange(len(choice)), choice].sum(0), features)
 
 
-def gibbs(key: Array, parts: Parts, energy: Callable[[Any, Any], Array], choice: Array, moves: int) -> Array:
+def gibbs(key: Array, parts: Parts, energy: Callable[[Any, Any], Array], choice: Array, moves: Array | int
+          ) -> Array:
     """`moves` tracks, picked at random, drawn anew one after the other. int32 [T]
 
     energy(features [C, ...], data) -> [C]. choice must be possible. The key is consumed.
@@ -82,21 +83,20 @@ def delayed(key: Array, parts: Parts, energy: Callable[[Any, Any], Array], late:
     """
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(choice)))
 
-    def walk(step: Array | int, choice: Array, moves: int) -> Array:
-        return jax.vmap(lambda k, p, c: gibbs(jax.random.fold_in(k, step), p, energy, c, moves))(keys, parts, choice)
-
     def propose(i: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         choice, cost, accepted = carry
-        new = walk(2 * i + 1, choice, moves)
+        first = i == 0  # the warm walk, taken whatever it costs
+        step, far = jnp.maximum(2 * i - 1, 0), jnp.where(first, warm, moves)
+        new = jax.vmap(lambda k, p, c: gibbs(jax.random.fold_in(k, step), p, energy, c, far))(keys, parts, choice)
         price = late(new)
-        coin = jax.vmap(lambda k: jax.random.exponential(jax.random.fold_in(k, 2 * i + 2)))(keys)
+        coin = jax.vmap(lambda k: jax.random.exponential(jax.random.fold_in(k, 2 * i)))(keys)
         # log u < cost - price for u uniform; where the start's cost is not finite, anything finite is better
-        take = jnp.isfinite(price) & ((price - cost < coin) | ~jnp.isfinite(cost))
-        return jnp.where(take[:, None], new, choice), jnp.where(take, price, cost), accepted + take
+        take = first | (jnp.isfinite(price) & ((price - cost < coin) | ~jnp.isfinite(cost)))
+        return jnp.where(take[:, None], new, choice), jnp.where(take, price, cost), accepted + (take & ~first)
 
-    choice = walk(0, choice, warm)
     if rounds == 0:
-        return Drawn(choice, jnp.zeros(len(choice)))
-    start = (choice, late(choice), jnp.zeros(len(choice)))
-    choice, _, accepted = jax.lax.fori_loop(0, rounds, propose, start)
+        walk = jax.vmap(lambda k, p, c: gibbs(jax.random.fold_in(k, 0), p, energy, c, warm))
+        return Drawn(walk(keys, parts, choice), jnp.zeros(len(choice)))
+    start = (choice, jnp.zeros(len(choice)), jnp.zeros(len(choice)))
+    choice, _, accepted = jax.lax.fori_loop(0, rounds + 1, propose, start)  # one loop: `late` is compiled once
     return Drawn(choice, accepted / rounds)

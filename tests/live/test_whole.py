@@ -1,7 +1,6 @@
 """live.py and a real browser: what is heard is what the log says, whoever dances, with the server and without it."""
 
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -29,8 +28,7 @@ class Program:
         self.process = subprocess.Popen(
             [sys.executable, str(Path(live.__file__)), "--checkpoint", str(weights), "--log", str(folder), "--http",
              f"127.0.0.1:{port}", "--osc", f"127.0.0.1:{osc}", "--bpm", "240", "--no-browser"],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            env=os.environ | {"XDG_CACHE_HOME": str(folder / "cache")})
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.banner = {}
         for line in self.process.stdout:
             word, _, rest = line.partition(" ")
