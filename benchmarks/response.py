@@ -3,6 +3,7 @@
     python benchmarks/response.py                      still, violent, still: 5 bodies x 3 seeds, mode diffusion
     python benchmarks/response.py --script slow_fast   or high_low: arms above and below; --mode threshold, modulate
     python benchmarks/response.py --dances FOLDER      tables of training/response.py on a folder of .bvh files instead
+    python benchmarks/response.py --evening            128 bars of the show dancer: do tracks leave, does it drift?
 
 Packets go through the receivers, 60 frames a second through the 60 Hz chain, windows through the same `make` as on
 stage, grids onto the bars that the engine puts them on. Time is simulated: a grid takes --call seconds a step and
@@ -38,6 +39,7 @@ from eqdiff_jax.live.performers import Cast  # noqa: E402
 from eqdiff_jax.motion.limbs import REST_FRAME  # noqa: E402
 from eqdiff_jax.motion.skeleton import LIMB  # noqa: E402
 from eqdiff_jax.music import events  # noqa: E402
+from eqdiff_jax.music.grid import SOUNDS  # noqa: E402
 from eqdiff_jax.training import checkpoint, response  # noqa: E402
 from sample import CACHE, SHIPPED  # noqa: E402
 
@@ -231,6 +233,32 @@ def dances(params, args: argparse.Namespace) -> None:
     print(response.markdown(found))
 
 
+WINDOWS = 64  # of an evening: 128 bars
+
+
+def evening(params, args: argparse.Namespace) -> Iterator[str]:
+    """The show dancer played through, grid from grid: how tracks come and go, and whether the music wears out."""
+    yield "| seed | turns of 3 tracks | tracks | a track in a row | bits | fresh | harsh | fresh | over budget |"
+    yield "|---|---|---|---|---|---|---|---|---|"
+    for seed in range(args.seeds):
+        limbs = motion.demo("show", WINDOWS * 480.0 / args.bpm + 1.0, seed)
+        dancer = [response.performance(params["motion"], "show", [limbs], args.bpm, WINDOWS)]
+        key, scoring = jax.random.split(jax.random.key(seed))
+        options = {"candidates": args.candidates, "control": args.control, "steps": args.steps, "quiet": False}
+        bounded = response.play(key, params, dancer, **options)
+        fresh = response.measure(scoring, params, response.play(key, params, dancer, fresh=True, **options), fresh=True)
+        thirds = [response.measure(scoring, params, response.Played(*(x[part] for x in bounded)), fresh=True)
+                  for part in np.array_split(np.arange(1, len(bounded.speed)), 3)]
+        sounding = np.isin(bounded.tokens, np.flatnonzero(SOUNDS)).any(-1)
+        tracks = sounding.sum(-1)
+        late = ~bounded.fresh
+        yield (f"| {seed} | {response.turns(tracks)} | {tracks.min()} to {tracks.max()} | "
+               f"{response.longest(sounding)} of {len(tracks)} windows | "
+               f"{', '.join(f'{x.bits:.2f}' for x in thirds)} | {fresh.bits:.2f} | "
+               f"{', '.join(f'{x.rough:.3f}' for x in thirds)} | {fresh.rough:.3f} | "
+               f"{(bounded.changed > bounded.budget)[late].sum()} of {late.sum()} |")
+
+
 def main() -> None:
     """Print the tables, draw the picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -247,13 +275,18 @@ def main() -> None:
     parser.add_argument("--picture", help="a PNG of the runs")
     parser.add_argument("--json", help="every run, bar by bar")
     parser.add_argument("--dances", metavar="FOLDER", help="of .bvh files, instead of a script")
-    parser.add_argument("--steps", type=int, default=0, help="denoising steps for --dances, 0 for those of confidence")
+    parser.add_argument("--evening", action="store_true", help="the show dancer, --seeds times, instead of a script")
+    parser.add_argument("--steps", type=int, default=0,
+                        help="denoising steps for --dances and --evening, 0 for those of confidence")
     parser.add_argument("--seed", type=int, default=0, help="for --dances")
     args = parser.parse_args()
     jax.config.update("jax_compilation_cache_dir", str(CACHE))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     if args.dances:
         dances(checkpoint.load(args.checkpoint), args)
+        return
+    if args.evening:
+        print("\n".join(evening(checkpoint.load(args.checkpoint), args)))
         return
     params, script = worker.load(args.checkpoint), SCRIPTS[args.script]
     pairs = [(number, seed) for number in range(args.bodies) for seed in range(args.seeds)]

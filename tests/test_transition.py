@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 
 from eqdiff_jax import composer
-from eqdiff_jax.composer import PROCESS, pairs, transition
+from eqdiff_jax.composer import PROCESS, compose, pairs, transition
 from eqdiff_jax.conditioning import LAYOUT
 from eqdiff_jax.diffusion import legal_log_posterior, sample
 from eqdiff_jax.diffusion.bounded_change import UNITS
 from eqdiff_jax.music import LEGAL
 from eqdiff_jax.music.grid import BAR, REST, SHAPE
+from eqdiff_jax.training import checkpoint
+from sample import SHIPPED
 
 MANY, FEW, CANDIDATES = 250, 6, 3
 
@@ -129,6 +131,33 @@ def test_ten_thousand_transitions_keep_the_buckets_law(many):
         assert (total[start + 1:] - total[start] <= paid[start + 1:] - paid[start] + cap).all()
     assert spent.sum() > 0.5 * np.minimum(inflow, cap).sum()  # the budget is used, not merely respected
     assert np.mean(spent[budgets > 64] > 0.5 * budgets[budgets > 64]) > 0.5
+
+
+def test_five_hundred_of_the_shipped_network():
+    """As above, through `compose` as it is shipped: what the bound rests on may not depend on the network either."""
+    params, rng, count = checkpoint.load(SHIPPED), np.random.default_rng(3), 100
+    tokens, before, bucket = random_grids(rng, count), np.zeros((count, 104), np.float32), np.zeros(count, np.int32)
+    kappa = np.full(count, composer.KAPPA, np.float32).astype(np.float64)
+    spent, inflow = np.zeros((2, 5, count))
+    for call in range(5):
+        scale = 10.0 ** rng.uniform(-2, 1, (count, 1))
+        d = np.where(rng.random((count, 1)) < 0.5, rng.normal(size=(count, 104)) * scale, just_below(rng, kappa))
+        now = (before + d).astype(np.float32)
+        change = jax.tree.map(np.asarray, compose(
+            jax.random.key(call), {name: params[name] for name in ("encoder", "denoiser")}, jnp.asarray(now),
+            jnp.asarray(tokens), previous_conditioning=jnp.asarray(before), bucket=jnp.asarray(bucket), steps=2))
+        changed = (change.tokens != tokens).sum((1, 2))
+        assert (changed <= change.budget).all() and not change.invalid.any()
+        level = np.minimum(composer.CAP * UNITS, bucket + np.floor(kappa * 384 * UNITS * length(now, before))
+                           + composer.SLACK * UNITS)
+        assert (change.budget.astype(np.int64) * UNITS <= level).all()
+        assert (change.bucket >= 0).all() and (change.bucket + UNITS * changed.astype(np.int64) <= level).all()
+        spent[call], inflow[call] = changed, kappa * 384 * length(now, before) + composer.SLACK
+        tokens, before, bucket = change.tokens, now, change.bucket
+    total, paid = (np.cumsum(np.concatenate([np.zeros((1, count)), x]), axis=0) for x in (spent, inflow))
+    for start in range(5):
+        assert (total[start + 1:] - total[start] <= paid[start + 1:] - paid[start] + composer.CAP).all()
+    assert spent.sum() > 0.3 * np.minimum(inflow, composer.CAP).sum()
 
 
 def test_the_floor_is_taken_downward(many):

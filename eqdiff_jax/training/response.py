@@ -220,6 +220,29 @@ def _nats(key: Array, params: Params, tokens: Array) -> Array:
     return -cell_log_likelihood(key, own, jnp.asarray(tokens, jnp.int32), PROCESS.mask).sum((1, 2))
 
 
+def turns(tracks: np.ndarray, least: int = 3) -> int:
+    """How often a number of tracks [N] turns round: a fall of `least` or more after a rise of as much, or a rise after
+    a fall."""
+    high = low = tracks[0]
+    direction = found = 0
+    for now in tracks[1:]:
+        high, low = max(high, now), min(low, now)
+        turned = -1 if direction >= 0 and high - now >= least else 1 if direction <= 0 and now - low >= least else 0
+        if turned:
+            found += direction != 0
+            direction, high, low = turned, now, now
+    return found
+
+
+def longest(sounding: np.ndarray) -> int:
+    """The most windows in a row that any one track sounds in; bool [N, 12]."""
+    most, run = 0, np.zeros(sounding.shape[1], int)
+    for now in sounding:
+        run = np.where(now, run + 1, 0)
+        most = max(most, int(run.max()))
+    return most
+
+
 def grid_sums(tokens: np.ndarray) -> Sums:
     """Sums over the tracks of grids int [N, 12, 32]; fields [N, ...]."""
     parts = [_sums(part) for part in np.array_split(tokens, len(tokens) // BATCH + 1)]

@@ -13,7 +13,7 @@ from eqdiff_jax.music.attributes import Attributes, of_sums
 from eqdiff_jax.music.grid import SOUNDS, TRACKS
 from eqdiff_jax.targets import DEFAULT_RULES, NAMES, achieved, targets
 from eqdiff_jax.training import response
-from eqdiff_jax.training.response import HEARD, Played, bits, grid_sums, markdown, measure
+from eqdiff_jax.training.response import HEARD, Played, bits, grid_sums, longest, markdown, measure, turns
 
 SIZES = (9, 7, 8)  # windows of the made-up performances
 FIRST = np.array([np.flatnonzero(LEGAL[t] & SOUNDS)[0] for t in range(12)])  # a sound for each track
@@ -240,3 +240,16 @@ def test_the_tables_have_a_row_for_each_way(figures):
     for table in (followed, energy, music):
         assert len({line.count("|") for line in table.splitlines()}) == 1
     assert " nan" not in text and "| –" in text
+
+
+@pytest.mark.parametrize(("tracks", "wanted"), [
+    ([5] * 9, 0), ([2, 5, 2], 1), ([5, 2, 5], 1), ([2, 4, 2, 4, 2], 0), ([2, 3, 4, 5, 4, 3, 2, 3, 4, 5], 2),
+    ([1, 9, 7, 9, 5, 8, 1], 3), ([4, 5, 6, 7, 8, 9], 0), ([9, 7, 8, 6, 7, 5], 0)])
+def test_turns_are_falls_after_rises_and_rises_after_falls(tracks, wanted):
+    assert turns(np.array(tracks)) == turns(12 - np.array(tracks)) == wanted
+
+
+def test_longest_is_of_one_track():
+    sounding = np.zeros((9, 12), bool)
+    sounding[2:6, 4] = sounding[5:, 7] = sounding[:3, 11] = True
+    assert longest(sounding) == 4 and longest(sounding[:, :7]) == 4 and longest(sounding[:, :4]) == 0
