@@ -120,7 +120,7 @@ def targets(conditioning: Array, chosen: TargetMap = DEFAULT) -> Array:
 def achieved(measured: Attributes) -> Array:
     """Ranks of what grids have; fields [...] -> [..., 7]."""
     x = jnp.stack(measured, axis=-1)
-    # Each table's segments add up; a search, as jnp.interp does it, would take ten times as long to compile.
+    # Each table's segments add up: one sum where seven searches (jnp.interp) would be seven loops to compile.
     share = jnp.clip((x[..., None] - _BEGIN) / _WIDTH, 0.0, 1.0)
     return jnp.sum(share * _RISE, axis=-1) + _FIRST
 

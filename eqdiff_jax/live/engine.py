@@ -26,7 +26,7 @@ from eqdiff_jax.live.budget import GRID_BARS, RESERVE, Budget, lead, pace
 from eqdiff_jax.live.clock import Reading
 from eqdiff_jax.live.wire import Crossfade, Eval, ServerMessage, SetParam
 from eqdiff_jax.live.worker import Failed, Job, Made, Ready
-from eqdiff_jax.motion.dynamics import ENERGY_HALF, half, phase_slot
+from eqdiff_jax.motion.dynamics import ENERGY_HALF, TABLE, half, phase_slot
 from eqdiff_jax.motion.lim_rps import smoothing
 from eqdiff_jax.motion.windows import FRAME_RATE
 from eqdiff_jax.music.conductor import ConductorState, initial_state
@@ -175,7 +175,7 @@ def _step(weights: motion.MotionWeights, state: motion.MotionState, limbs: Array
     before = state.dynamics.power[0]
     state, frame = motion.step_weights(weights, state, limbs)
     slot = phase_slot(frame.dynamics.phase)
-    power = jnp.maximum(before + (state.dynamics.power[0] - before) / smoothing(0.4), 0.0)
+    power = jnp.maximum(before + (state.dynamics.power[0] - before) / smoothing(TABLE.energy.seconds), 0.0)
     return state, jnp.concatenate([frame.z, frame.velocity, jnp.stack([*frame.dynamics, slot])]), power
 
 
