@@ -143,8 +143,11 @@ def _table(name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _segments() -> tuple[np.ndarray, ...]:
-    """Where each segment of the tables begins, its width and rise [7, 14], and the ranks at the left end [7]."""
-    tables = [_table(name) for name in NAMES]
+    """Where each segment of the tables begins, its width and rise [7, 14], and the ranks at the left end [7].
+
+    Ranks are rounded to 2^-20, so that float32 adds them up without error and the highest value has the rank 1.
+    """
+    tables = [(values, np.round(levels * 2.0**20) / 2.0**20) for values, levels in map(_table, NAMES)]
     most = max(len(values) for values, _ in tables)
     # Shorter tables end in segments that rise by nothing.
     begin = np.stack([np.pad(values[:-1], (0, most - len(values)), mode="edge") for values, _ in tables])

@@ -101,6 +101,23 @@ def just_below(rng, kappa, most=100):
     return d * (aim / np.linalg.norm(d * composer.SLOT_WEIGHTS, axis=1))[:, None]
 
 
+def kept(change, tokens, level):
+    """Cells changed: within the budget, which is, as is what is left, within the level [B] of the bucket."""
+    changed = (change.tokens != tokens).sum((1, 2))
+    np.testing.assert_array_equal(changed, change.changed)
+    assert (changed <= change.budget).all() and not change.invalid.any()
+    assert (change.budget.astype(np.int64) * UNITS <= level).all()
+    assert (change.bucket >= 0).all() and (change.bucket + UNITS * changed.astype(np.int64) <= level).all()
+    return changed
+
+
+def every_stretch(spent, inflow, cap):
+    """From any call to any other: spent <= inflow + cap. [calls, B]"""
+    total, paid = (np.cumsum(np.concatenate([np.zeros((1, x.shape[1])), x]), axis=0) for x in (spent, inflow))
+    for start in range(len(spent)):
+        assert (total[start + 1:] - total[start] <= paid[start + 1:] - paid[start] + cap).all()
+
+
 def test_ten_thousand_transitions_keep_the_buckets_law(many):
     """Conditioning teleports, stands still, drifts, and ends just below a whole cell; every chain has its own knobs."""
     rng, calls = np.random.default_rng(0), 40
@@ -116,19 +133,13 @@ def test_ten_thousand_transitions_keep_the_buckets_law(many):
         now = d.astype(np.float32) if call % 2 else (before + d).astype(np.float32)  # half of them teleport
         change, _ = many(jax.random.key(call), call % 4, now, tokens, before, bucket=bucket, control=control,
                          kappa=kappa, slack=slack, cap=cap)
-        changed = (change.tokens != tokens).sum((1, 2))
-        np.testing.assert_array_equal(changed, change.changed)
-        assert (changed <= change.budget).all() and (change.budget <= cap).all()
         moved = length(now, before)
         level = np.minimum(cap * UNITS, bucket + np.floor(kappa * 384 * UNITS * moved) + slack * UNITS)
-        assert (change.budget.astype(np.int64) * UNITS <= level).all()
-        assert (change.bucket >= 0).all() and (change.bucket + UNITS * changed.astype(np.int64) <= level).all()
-        assert LEGAL[np.arange(12)[:, None], change.tokens].all() and not change.invalid.any()
+        changed = kept(change, tokens, level)
+        assert (change.budget <= cap).all() and LEGAL[np.arange(12)[:, None], change.tokens].all()
         spent[call], inflow[call], budgets[call] = changed, kappa * 384 * moved + slack, change.budget
         tokens, before, bucket = change.tokens, now, change.bucket
-    total, paid = (np.cumsum(np.concatenate([np.zeros((1, MANY)), x]), axis=0) for x in (spent, inflow))
-    for start in range(calls):  # every stretch
-        assert (total[start + 1:] - total[start] <= paid[start + 1:] - paid[start] + cap).all()
+    every_stretch(spent, inflow, cap)
     assert spent.sum() > 0.5 * np.minimum(inflow, cap).sum()  # the budget is used, not merely respected
     assert np.mean(spent[budgets > 64] > 0.5 * budgets[budgets > 64]) > 0.5
 
@@ -146,17 +157,12 @@ def test_five_hundred_of_the_shipped_network():
         change = jax.tree.map(np.asarray, compose(
             jax.random.key(call), {name: params[name] for name in ("encoder", "denoiser")}, jnp.asarray(now),
             jnp.asarray(tokens), previous_conditioning=jnp.asarray(before), bucket=jnp.asarray(bucket), steps=2))
-        changed = (change.tokens != tokens).sum((1, 2))
-        assert (changed <= change.budget).all() and not change.invalid.any()
-        level = np.minimum(composer.CAP * UNITS, bucket + np.floor(kappa * 384 * UNITS * length(now, before))
+        moved = length(now, before)
+        level = np.minimum(composer.CAP * UNITS, bucket + np.floor(kappa * 384 * UNITS * moved)
                            + composer.SLACK * UNITS)
-        assert (change.budget.astype(np.int64) * UNITS <= level).all()
-        assert (change.bucket >= 0).all() and (change.bucket + UNITS * changed.astype(np.int64) <= level).all()
-        spent[call], inflow[call] = changed, kappa * 384 * length(now, before) + composer.SLACK
+        spent[call], inflow[call] = kept(change, tokens, level), kappa * 384 * moved + composer.SLACK
         tokens, before, bucket = change.tokens, now, change.bucket
-    total, paid = (np.cumsum(np.concatenate([np.zeros((1, count)), x]), axis=0) for x in (spent, inflow))
-    for start in range(5):
-        assert (total[start + 1:] - total[start] <= paid[start + 1:] - paid[start] + composer.CAP).all()
+    every_stretch(spent, inflow, composer.CAP)
     assert spent.sum() > 0.3 * np.minimum(inflow, composer.CAP).sum()
 
 

@@ -350,7 +350,7 @@ def test_late_frames_all_count(weights):
 
 
 def test_a_body_that_stops_is_still_in_the_next_window(weights):
-    """Energy's low-pass alone would say 0.3 a second after the end; the window reads what went into it."""
+    """Energy is a low-pass that takes its time; the window reads what went into it."""
     room = Room(weights, Settings("diffusion"))
     moving, begun = motion.demo("groove", 30.0, 0), 0
     moving[..., 3:6] *= 5.0  # in a hurry
