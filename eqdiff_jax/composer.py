@@ -9,7 +9,8 @@ A phrase is a track in a bar. Which phrases are taken is drawn from
     pi(a) ~ w(a) exp(-control [SHARPNESS cost(a) + INERTIA changed(a)] - FLUENCY nats(a)),    changed(a) <= budget
 
 cost: missed targets, harshness, uneven bars (control.py); nats: the network's own code length of the whole grid, each
-cell hidden once; w: whole tracks rather than halves. diffusion/phrases.py has the chain and what its end is worth.
+cell hidden once; w: whole tracks rather than halves, rests for tracks that are asked to rest, so that none sounds for
+ever. diffusion/phrases.py has the chain and what its end is worth.
 """
 
 from collections.abc import Sequence
@@ -52,6 +53,7 @@ for _name, _weight in (("activations", 0.0), ("velocity", 0.25), ("energy", 3.0)
 INERTIA = 0.005  # nats for a changed cell, so that nothing changes for nothing
 FLUENCY = 0.15  # share of the network's nats
 HALVES = 1.0  # nats against a track whose bars come from different grids
+TIRED, REST_COST = 1 / 16, 10.0  # chance that a sounding track is asked to rest in the next grid, nats if it does not
 MOST_CANDIDATES = 16
 WARM, MOVES, ROUNDS = 288, 36, 4  # of the chain
 PROCESS = absorbing(len(VOCABULARY))
@@ -173,6 +175,13 @@ def _committed(conditioning: Array, steps: Array | int, temperature: Array | flo
             jnp.where(temperature > 0, temperature, auto_temperature))
 
 
+def asked_to_rest(key: Array, held: Array) -> Array:
+    """Which tracks of each grid are, by chance, of those that sound. [B, 12, 32] -> bool [B, 12]"""
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(held)))
+    chance = jax.vmap(lambda k: jax.random.bernoulli(k, TIRED, held.shape[1:2]))(keys)
+    return chance & jnp.any(held != REST, axis=-1)
+
+
 def pairs(candidates: int) -> list[tuple[int, int]]:
     """Where the two bars of a track may come from: 0 the previous grid, 1 silence, 2, 3, ... the candidates.
 
@@ -191,7 +200,7 @@ def transition(key: Array, predict: Predict, own: Predict, conditioning: Array, 
     predict takes the candidates of all examples as one batch [B candidates, ...]. Other arguments as there.
     """
     mask, batch, cells = PROCESS.mask, len(previous), previous[0].size
-    key_sample, key_score, key_chain = jax.random.split(key, 3)
+    key_sample, key_score, key_chain, key_rest = jax.random.split(key, 4)
     moved = bounded_change.distance(conditioning, previous_conditioning, SLOT_WEIGHTS)
     level = bounded_change.level(bucket, moved, cells, kappa=kappa, slack=slack, cap=cap)
     holes = jnp.sum(previous == mask, axis=(1, 2))  # masked cells have to be filled, whatever the budget
@@ -218,6 +227,8 @@ def transition(key: Array, predict: Predict, own: Predict, conditioning: Array, 
     filled = (partial_grid[:, 0, 0] & ~invalid[:, 0])[:, None]
     refused |= filled & ((choices == 2).any(-1) | ((choices == 0).any(-1) & (choices > 2).any(-1)))
     log_weight = -HALVES * (choices[:, 0] != choices[:, 1]) - (INERTIA * control)[:, None, None] * spent
+    awake = asked_to_rest(key_rest, held)[..., None] & jnp.any(rows != REST, axis=-1).swapaxes(1, 2)
+    log_weight -= (REST_COST * control)[:, None, None] * awake
     parts = phrases.Parts(
         features=jax.tree.map(lambda x: x.swapaxes(1, 2), sums(rows)), spent=spent.astype(jnp.int32), allowed=allowed,
         log_weight=jnp.where(refused[:, None], -jnp.inf, log_weight), data=(asked, control))

@@ -260,3 +260,28 @@ def test_candidates_of_nan_are_left_out_and_nothing_is_invented(few):
         assert origins(row, sources)
     for row, sources in rows(change.tokens[3:4], drawn[3:4, 0], drawn[3:4, 2:]):  # nothing plays: the first stands in
         assert origins(row, sources)
+
+
+def test_sounding_tracks_are_asked_to_rest_by_chance():
+    """One in sixteen, silent ones and those of a first grid never; example i by its own key."""
+    sounding = jnp.full((2000, *SHAPE), REST).at[:, 3:, 5].set(40)
+    asked = np.asarray(composer.asked_to_rest(jax.random.key(0), sounding))
+    assert not asked[:, :3].any()
+    rate, count = composer.TIRED, asked[:, 3:].size
+    assert abs(asked[:, 3:].mean() - rate) < 5 * np.sqrt(rate * (1 - rate) / count)
+    np.testing.assert_array_equal(composer.asked_to_rest(jax.random.key(0), sounding[:7]), asked[:7])
+    assert not np.asarray(composer.asked_to_rest(jax.random.key(0), jnp.full((2000, *SHAPE), REST))).any()
+
+
+@pytest.mark.parametrize(("chance", "least", "most"), [(0.0, 0.0, 0.3), (1.0, 0.9, 1.0)])
+def test_who_is_asked_to_rest_does(monkeypatch, chance, least, most):
+    """Where nothing else counts and everything may change; without control nothing is asked for."""
+    monkeypatch.setattr(composer, "TIRED", chance)
+    monkeypatch.setattr(composer.attributes, "SHARPNESS", 0.0)
+    monkeypatch.setattr(composer, "FLUENCY", 0.0)
+    rng, step = np.random.default_rng(7), wild(CANDIDATES, FEW)
+    tokens, before = random_grids(rng, FEW), rng.normal(size=(FEW, 104))
+    change, _ = step(jax.random.key(0), 3, before + 1.0, tokens, before, slack=384, cap=384)
+    assert least <= (change.tokens == REST).all(-1).mean() <= most
+    change, _ = step(jax.random.key(0), 3, before + 1.0, tokens, before, slack=384, cap=384, control=0.0)
+    assert not (change.tokens == REST).all(-1).any()
