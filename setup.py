@@ -1,16 +1,42 @@
 """Package metadata. Ranges, not pins: Python 3.11 with JAX 0.10 up to 3.12 with the newest JAX."""
 
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+SHIPPED = ("checkpoints/default", "configs", "web")  # what a wheel holds in eqdiff_jax/shipped; see eqdiff_jax/paths.py
+
+
+class BuildPy(build_py):
+    """Also the shipped weights, the configs and the page's own files; Strudel's come from npm."""
+
+    def run(self):
+        super().run()
+        if not self.editable_mode:
+            for name in SHIPPED:
+                target = Path(self.build_lib) / "eqdiff_jax" / "shipped" / name
+                shutil.rmtree(target, ignore_errors=True)
+                shutil.copytree(name, target, ignore=shutil.ignore_patterns("node_modules", "__pycache__"))
+
 
 setup(
     name="eqdiff_jax",
-    version="0.1.0",
+    version="0.2.0",
     description="Movement to music: equilibrium solvers and discrete diffusion for twelve-track grids",
     long_description=(Path(__file__).parent / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
-    license="Apache-2.0",
+    license="Apache-2.0 AND AGPL-3.0-or-later",  # the second: the page's own files (web/)
+    license_files=["LICENSE", "web/LICENSE"],
+    cmdclass={"build_py": BuildPy},
+    package_data={"eqdiff_jax": ["py.typed"]},
+    entry_points={"console_scripts": [
+        "eqdiff-sample = eqdiff_jax.cli.sample:run",
+        "eqdiff-live = eqdiff_jax.cli.live:run",
+        "eqdiff-train = eqdiff_jax.cli.train:run",
+        "eqdiff-evaluate = eqdiff_jax.cli.evaluate:run",
+    ]},
     python_requires=">=3.11",
     packages=find_packages(include=["eqdiff_jax", "eqdiff_jax.*"]),
     install_requires=[

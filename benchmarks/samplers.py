@@ -23,7 +23,7 @@ from run import config, interleave, ratio
 from torch import nn
 from torch.nn import functional
 
-from eqdiff_jax.composer import GUIDANCE, PROCESS, compose, posterior, predictor
+from eqdiff_jax.composer import PROCESS, compose, posterior, predictor
 from eqdiff_jax.denoiser.embeddings import axial_rotary
 from eqdiff_jax.diffusion import Analytic, Ancestral, Parallel, sample
 from eqdiff_jax.music.grid import SHAPE
@@ -177,14 +177,14 @@ def in_time(rounds: int) -> list[str]:
     default = checkpoint.load("checkpoints/default")
     rows = []
     for name, params, steps in (("roformer_86m", init_params(jax.random.key(0), large), 12), ("default", default, 50)):
-        music = {part: params[part] for part in ("encoder", "denoiser")}
+        weights = {part: params[part] for part in ("encoder", "denoiser")}
+        weights["statistics"] = default["statistics"]
         free = jax.jit(lambda p, k, n=steps: sample(k, posterior(p, jnp.zeros((1, 104)), jnp.ones(1, bool)), PROCESS,
                                                     (1, *SHAPE), steps=n).tokens)
         seconds, _ = interleave({
-            "unguided": lambda free=free, music=music: free(music, jax.random.key(0)),
-            "guided": lambda music=music, steps=steps: compose(
-                jax.random.key(0), music, jnp.zeros(104), jnp.full(SHAPE, PROCESS.mask), steps=steps,
-                guidance=GUIDANCE).tokens}, rounds)
+            "unguided": lambda free=free, weights=weights: free(weights, jax.random.key(0)),
+            "guided": lambda weights=weights, steps=steps: compose(
+                jax.random.key(0), weights, jnp.zeros(104), jnp.full(SHAPE, PROCESS.mask), steps=steps).tokens}, rounds)
         for way, values in seconds.items():
             low, mid, high = np.percentile(values, [25, 50, 75])
             rows.append(f"| {name}, {steps} steps, {way}: seconds for two bars | {mid:.2f} ({low:.2f} to {high:.2f}) |")

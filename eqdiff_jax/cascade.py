@@ -27,7 +27,7 @@ from eqdiff_jax.cascade_search import (
     motions,
     token_gain,
 )
-from eqdiff_jax.composer import CAP, KAPPA, PROCESS, SLACK, SLOT_WEIGHTS
+from eqdiff_jax.composer import PROCESS, SLOT_WEIGHTS, music
 from eqdiff_jax.conditioning import assemble
 from eqdiff_jax.conditioning.encoder import CertifiedEncoder, Layers, certificate, layers_of
 from eqdiff_jax.conditioning.layout import LAYOUT, SCALE, SIZE
@@ -35,6 +35,7 @@ from eqdiff_jax.motion import certify, dell, lim_rps
 from eqdiff_jax.motion.dell import LIMITS
 from eqdiff_jax.motion.dynamics import TABLE
 from eqdiff_jax.motion.windows import boundaries, padded_trajectory, window_means, window_seconds
+from eqdiff_jax.statistics import Statistics
 from eqdiff_jax.targets import DEFAULT_RULES, lipschitz, targets
 from eqdiff_jax.types import Array, CascadeRow, Certificate, Kind, Params
 
@@ -71,7 +72,7 @@ def lipschitz_cascade(params: Params, config: CascadeConfig = DEFAULT, *, key: A
     """The table of bounds for these parameters, each with the worst ratio found by gradient search.
 
     Args:
-      params: `motion`, and `encoder` and `denoiser`; stages whose parameters are absent have no row.
+      params: `motion`, and `encoder`, `denoiser` and `statistics`; stages whose parameters are absent have no row.
       config: the searches' budget.
       key: default jax.random.key(0); same key, same machine, same table. Consumed.
       limbs [T, 27, 8]: motion to search near (default: 16 s of the demo dancer), at least one window of it.
@@ -89,10 +90,11 @@ def lipschitz_cascade(params: Params, config: CascadeConfig = DEFAULT, *, key: A
     noisy = _windows(params["motion"], limbs + noise, bpm)
     rows += _conditioning_rows(chain, means, noise, own - noisy)
     conditioning = own if conditioning is None else np.asarray(conditioning, np.float32)
-    rows += _target_rows(conditioning)
+    if "statistics" in params:
+        rows += _target_rows(params["statistics"], conditioning)
     if "encoder" in params:
         rows += _encoder_rows(key_encoder, params["encoder"], conditioning, config)
-    if "encoder" in params and "denoiser" in params:
+    if {"encoder", "denoiser", "statistics"} <= params.keys():
         if tokens is None:
             tokens = compose_grids(key_grids, params, conditioning[:config.transitions], config.control)
         rows += _grid_rows(key_tokens, params, conditioning, np.asarray(tokens), config)
@@ -191,17 +193,17 @@ def _conditioning_rows(chain: dict[str, Certificate], searched: float, noise: np
     ]
 
 
-def _target_rows(conditioning: np.ndarray) -> list[CascadeRow]:
+def _target_rows(statistics: Statistics, conditioning: np.ndarray) -> list[CascadeRow]:
     """Conditioning -> each target: the map's constant beside its steepest derivative at these windows and near them."""
     spread = np.linspace(-1.0, 1.0, 201)[:, None, None] * np.eye(SIZE)[[LAYOUT[rule.source].start for rule in
                                                                        DEFAULT_RULES.values()]]
     points = (conditioning[0] + spread).reshape(-1, SIZE).astype(np.float32)
-    slopes = jax.jit(jax.vmap(jax.jacrev(targets)))(jnp.concatenate([conditioning, points]))
+    slopes = jax.jit(jax.vmap(jax.jacrev(targets), (0, None)))(jnp.concatenate([conditioning, points]), statistics)
     steepest = np.linalg.norm(np.asarray(slopes, np.float64), axis=-1).max(0)
     return [CascadeRow(f"conditioning -> target {name}", bound, Kind.PROVED,
                        f"rank per |dc|: slope of {DEFAULT_RULES[name].source}'s quantiles times that of its curve",
                        float(measured), 1e-6)
-            for (name, bound), measured in zip(lipschitz().items(), steepest, strict=True)]
+            for (name, bound), measured in zip(lipschitz(statistics).items(), steepest, strict=True)]
 
 
 def _encoder_rows(key: Array, params: Params, conditioning: np.ndarray, config: CascadeConfig) -> list[CascadeRow]:
@@ -232,23 +234,23 @@ def _grid_rows(key: Array, params: Params, conditioning: np.ndarray, tokens: np.
     half = tokens[-1:].copy()
     half[:, :, ::2] = PROCESS.mask
     grids = np.concatenate([np.full_like(half, PROCESS.mask), half]).astype(np.int32)
-    music = {name: params[name] for name in ("encoder", "denoiser")}
-    laws = token_gain(key, music, conditioning[[0, -1]], grids, config.control, config.token_steps)
+    laws = token_gain(key, music(params), conditioning[[0, -1]], grids, config.control, config.token_steps)
+    kappa, slack, cap = (np.asarray(getattr(params["statistics"], name)).item() for name in ("kappa", "slack", "cap"))
     changed = (tokens[1:] != tokens[:-1]).sum((1, 2))
     moved = np.linalg.norm(SLOT_WEIGHTS * np.diff(conditioning[:len(tokens)].astype(np.float64), axis=0), axis=1)
-    ratios = np.maximum(np.cumsum(changed - SLACK), 0) / np.maximum(np.cumsum(moved), 1e-9)
+    ratios = np.maximum(np.cumsum(changed - slack), 0) / np.maximum(np.cumsum(moved), 1e-9)
     cells = tokens[0].size
     return [
         CascadeRow("conditioning -> p(tokens)", float(np.max(laws)), Kind.ESTIMATED,
                    "total variation of one cell per |dc|, the worst of those hidden, on an empty and a half empty "
                    "grid: the worst found; published bounds for deep transformers reach 10^264, so none is claimed",
                    float(np.max(laws))),
-        CascadeRow("conditioning -> grid", KAPPA * cells, Kind.PROVED,
-                   f"cells that change per |W dc|, summed over grids since the first, beyond {SLACK} for nothing in "
-                   f"each: all others are kept, whatever the network says; over other stretches {CAP} more in all",
-                   float(ratios.max(initial=0.0)), float(SLACK)),
+        CascadeRow("conditioning -> grid", kappa * cells, Kind.PROVED,
+                   f"cells that change per |W dc|, summed over grids since the first, beyond {slack} for nothing in "
+                   f"each: all others are kept, whatever the network says; over other stretches {cap} more in all",
+                   float(ratios.max(initial=0.0)), float(slack)),
         CascadeRow("limbs -> grid", 0.0, Kind.PROVED,
-                   "cells that change, whatever the body does: the cap of the budget", 0.0, float(CAP)),
+                   "cells that change, whatever the body does: the cap of the budget", 0.0, float(cap)),
     ]
 
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from eqdiff_jax.composer import GUIDANCE, PROCESS, compose, posterior
+from eqdiff_jax.composer import PROCESS, compose, music, posterior
 from eqdiff_jax.conditioning.encoder import Encoder, Layers, forward
 from eqdiff_jax.conditioning.layout import SCALE
 from eqdiff_jax.contraction.jacobian import local_lipschitz
@@ -165,7 +165,7 @@ def token_gain(key: Array, params: Params, conditioning: Array, grids: Array, co
     The distribution is that of a candidate of `compose` at temperature 1, guided and controlled. |dp|_1 / 2 of the cell
     where it is largest; the best dc for its signs is J^T sign. The key is consumed.
     """
-    none = posterior(params, conditioning[:1], jnp.zeros(1, bool))
+    none, statistics = posterior(params, conditioning[:1], jnp.zeros(1, bool)), params["statistics"]
 
     def at(key: Array, point: Array, grid: Array) -> Array:
         unconditional = none(grid[None], jnp.zeros(1))
@@ -173,9 +173,9 @@ def token_gain(key: Array, params: Params, conditioning: Array, grids: Array, co
         def law(c: Array) -> Array:
             def guided(tokens: Array, t: Array) -> Array:
                 given = posterior(params, c[None], jnp.ones(1, bool))(tokens, t)
-                return classifier_free(given, unconditional, GUIDANCE)
+                return classifier_free(given, unconditional, statistics.guidance)
 
-            law = controlled(guided, targets(c[None]), jnp.asarray(DEFAULT.weight), control)
+            law = controlled(guided, targets(c[None], statistics), jnp.asarray(DEFAULT.weight), statistics, control)
             return jnp.exp(law(grid[None], jnp.zeros(1)))[0]
 
         _, push = jax.linearize(law, point)
@@ -199,9 +199,9 @@ def compose_grids(key: Array, params: Params, conditioning: np.ndarray, control:
     """Grids [N, 12, 32] composed one after the other for the conditionings [N, 104]. The key is consumed."""
     grid, before, grids = jnp.full(SHAPE, PROCESS.mask, jnp.int32), jnp.asarray(conditioning[0]), []
     bucket = jnp.int32(0)  # an array from the first, or it would be another program
-    music = {name: params[name] for name in ("encoder", "denoiser")}
+    weights = music(params)
     for i, now in enumerate(jnp.asarray(conditioning)):
-        change = compose(jax.random.fold_in(key, i), music, now, grid, previous_conditioning=before, bucket=bucket,
+        change = compose(jax.random.fold_in(key, i), weights, now, grid, previous_conditioning=before, bucket=bucket,
                          control=control)
         grid, bucket, before = change.tokens, change.bucket, now
         grids.append(np.asarray(grid))

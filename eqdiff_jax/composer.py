@@ -40,11 +40,10 @@ from eqdiff_jax.diffusion import (
 from eqdiff_jax.music import LEGAL, VOCABULARY
 from eqdiff_jax.music.attributes import Sums, sums
 from eqdiff_jax.music.grid import BAR, REST, STEPS, TRACKS
+from eqdiff_jax.statistics import Statistics
 from eqdiff_jax.targets import TargetMap
 from eqdiff_jax.types import Array, Change, Params, Predict
 
-GUIDANCE = 3.0  # the weight whose grids come closest to the descriptors of the pairs (of 1, 1.5, 2, 3)
-KAPPA, SLACK, CAP = 0.12, 8, 192  # of the budget: cells per |W dc| and cell, cells for nothing, most in one grid
 # W: slots that report the music itself do not count, or the music would pay for its own changes; the latent's velocity,
 # 0.94 of the length of dc in dances as it is scaled, counts a quarter; energy, which an audience sees first, threefold.
 SLOT_WEIGHTS = np.ones(SIZE, np.float32)
@@ -58,6 +57,11 @@ MOST_CANDIDATES = 16
 WARM, MOVES, ROUNDS = 288, 36, 4  # of the chain
 PROCESS = absorbing(len(VOCABULARY))
 _LEGAL = LEGAL[:, None, :]  # [12, 1, 81]
+
+
+def music(params: Params) -> Params:
+    """The part of a checkpoint's parameters that `compose` reads: all but the motion chain's."""
+    return {name: params[name] for name in ("encoder", "denoiser", "statistics")}
 
 
 def posterior(params: Params, conditioning: Array, given: Array) -> Predict:
@@ -77,12 +81,14 @@ def posterior(params: Params, conditioning: Array, given: Array) -> Predict:
     return predict
 
 
-def predictor(params: Params, conditioning: Array, guidance: Array | float = GUIDANCE,
+def predictor(params: Params, conditioning: Array, guidance: Array | float | None = None,
               negative: Array | None = None) -> Predict:
     """`posterior`, guided: two passes run as one batch of 2 B, then mix, log p ~ w log p_c + (1 - w) log p_u.
 
-    p_u is unconditional, or, with `negative` [B, 104], that of a conditioning to keep away from.
+    p_u is unconditional, or, with `negative` [B, 104], that of a conditioning to keep away from. None: the guidance
+    scale of params["statistics"].
     """
+    scale = params["statistics"].guidance if guidance is None else guidance
     batch = conditioning.shape[0]
     other = conditioning if negative is None else negative
     given = (jnp.arange(2 * batch) < batch) | (negative is not None)
@@ -90,7 +96,7 @@ def predictor(params: Params, conditioning: Array, guidance: Array | float = GUI
 
     def predict(tokens: Array, t: Array) -> Array:
         conditional, unconditional = jnp.split(both(jnp.concatenate([tokens, tokens]), t), 2)
-        return classifier_free(conditional, unconditional, guidance)
+        return classifier_free(conditional, unconditional, scale)
 
     return predict
 
@@ -98,15 +104,16 @@ def predictor(params: Params, conditioning: Array, guidance: Array | float = GUI
 @partial(jax.jit, static_argnames=("candidates", "sampler"))
 def compose(key: Array, params: Params, conditioning: Array, previous: Array, *,
             previous_conditioning: Array | None = None, bucket: Array | int = 0, candidates: int = 1,
-            steps: Array | int = 0, temperature: Array | float = 0.0, guidance: Array | float = GUIDANCE,
-            control: Array | float = 1.0, target_map: TargetMap = targets.DEFAULT, kappa: Array | float = KAPPA,
-            slack: Array | int = SLACK, cap: Array | int = CAP, negative: Array | None = None,
+            steps: Array | int = 0, temperature: Array | float = 0.0, guidance: Array | float | None = None,
+            control: Array | float = 1.0, target_map: TargetMap = targets.DEFAULT,
+            kappa: Array | float | None = None, slack: Array | int | None = None, cap: Array | int | None = None,
+            negative: Array | None = None,
             sampler: str = "analytic") -> Change:
     """The next grid, at most `budget` cells away from the previous one, by whole phrases.
 
     Args:
       key: consumed; example i uses fold_in(key, i) only.
-      params: a dict with `encoder` and `denoiser`.
+      params: a dict with `encoder`, `denoiser` and the `statistics` of their training data.
       conditioning: [104] or [B, 104] of the new window.
       previous: int [12, 32] or [B, 12, 32]; all masks (81) means there is none, and every cell may change. Masks in
         a part of it are filled, the rest stays, and the budget is at least their number.
@@ -114,7 +121,7 @@ def compose(key: Array, params: Params, conditioning: Array, previous: Array, *,
       bucket: scalar or [B], what earlier grids left unspent: `Change.bucket` of the one before.
       candidates: freshly drawn grids that phrases are taken from.
       steps, temperature: scalar or [B]; 0 takes them from the window's prediction_confidence.
-      guidance: weight of classifier-free guidance, 1 for none.
+      guidance: scale of classifier-free guidance, 1 for none; None, as for the budget below: the statistics' own.
       control: scalar or [B], how strongly the targets count; 0 leaves the network's distribution alone, of which then
         phrases are taken by chance, and nothing falls silent that the network did not silence.
       target_map: which targets the movement asks for (`targets.compiled`).
@@ -132,8 +139,12 @@ def compose(key: Array, params: Params, conditioning: Array, previous: Array, *,
         conditioning, previous_conditioning = conditioning[None], previous_conditioning[None]
         previous = previous[None]
         negative = None if negative is None else negative[None]
+    statistics = params["statistics"]
+    kappa = statistics.kappa if kappa is None else kappa
+    slack = statistics.slack if slack is None else slack
+    cap = statistics.cap if cap is None else cap
     steps, temperature = _committed(conditioning, steps, temperature)
-    asked = targets.targets(conditioning, target_map)
+    asked = targets.targets(conditioning, statistics, target_map)
 
     def repeated(x: Array) -> Array:
         return jnp.repeat(x, candidates, axis=0)
@@ -141,11 +152,13 @@ def compose(key: Array, params: Params, conditioning: Array, previous: Array, *,
     strength = jnp.broadcast_to(jnp.asarray(control, jnp.float32), steps.shape)
     guided = predictor(params, repeated(conditioning), guidance, None if negative is None else repeated(negative))
     weight = jnp.asarray(target_map.weight)
-    predict = attributes.controlled(guided, repeated(asked), weight, repeated(strength), repeated(temperature))
+    predict = attributes.controlled(guided, repeated(asked), weight, statistics, repeated(strength),
+                                    repeated(temperature))
     own = posterior(params, conditioning, jnp.ones(len(conditioning), bool))
     change = transition(key, predict, own, conditioning, previous, previous_conditioning, bucket, candidates=candidates,
                         steps=steps, temperature=temperature, control=strength, asked=asked,
-                        weight=weight, kappa=kappa, slack=slack, cap=cap, sampler=sampler)
+                        weight=weight, statistics=statistics, kappa=kappa, slack=slack, cap=cap,
+                        sampler=sampler)
     return jax.tree.map(lambda x: x[0] if x.ndim else x, change) if single else change
 
 
@@ -193,8 +206,8 @@ def pairs(candidates: int) -> list[tuple[int, int]]:
 
 def transition(key: Array, predict: Predict, own: Predict, conditioning: Array, previous: Array,
                previous_conditioning: Array, bucket: Array | int, *, candidates: int, steps: Array, temperature: Array,
-               control: Array, asked: Array, weight: Array, kappa: Array | float, slack: Array | int,
-               cap: Array | int, sampler: str) -> Change:
+               control: Array, asked: Array, weight: Array, statistics: Statistics, kappa: Array | float,
+               slack: Array | int, cap: Array | int, sampler: str) -> Change:
     """`compose` for any two predictors, batched: budget, candidates by `predict`, phrases by `own` and the targets.
 
     predict takes the candidates of all examples as one batch [B candidates, ...]. Other arguments as there.
@@ -238,7 +251,7 @@ def transition(key: Array, predict: Predict, own: Predict, conditioning: Array, 
 
     def energy(features: Sums, data: tuple[Array, Array]) -> Array:
         wanted, strength = data
-        return attributes.SHARPNESS * strength * attributes.cost(features, wanted, weight)
+        return attributes.SHARPNESS * strength * attributes.cost(features, wanted, weight, statistics)
 
     def nats(choice: Array) -> Array:
         likelihood = bounded_change.cell_log_likelihood(key_score, own, together(choice), mask)

@@ -14,19 +14,17 @@ from eqdiff_jax.music import VOCABULARY
 from eqdiff_jax.music.attributes import Sums, harsh, of_sums
 from eqdiff_jax.music.descriptors import ONSETS_PER_UNIT
 from eqdiff_jax.music.grid import SOUNDS, TRACKS
-from eqdiff_jax.targets import LEVELS, NAMES, SPREADS, achieved, wanted
+from eqdiff_jax.statistics import LEVELS, Statistics
+from eqdiff_jax.targets import NAMES, achieved, wanted
 from eqdiff_jax.types import Array, Predict
 
 MOST = 10.0  # strength of control
 # At strength 1, the most log odds by which a note, and an octave from the melody's centre, is moved.
 NOTES, SPREAD = 2.0, 10.0
 SHARPNESS = 300.0  # beta: a rank missed by 0.1 is e^-3 times as likely
-HARSH_WEIGHT = 0.7  # of the share of harsh time beyond HARSH_ABOVE
-HARSH_ABOVE = 0.12  # (median of recorded training grids)
+HARSH_WEIGHT = 0.7  # of the share of harsh time beyond that of the median training grid
 UNEVEN_WEIGHT = 2.0  # of how unlike the two bars' numbers of notes are, |a - b| / (a + b + FEW), beyond UNEVEN_ABOVE
 UNEVEN_ABOVE, FEW = 0.1, 16.0
-SOUNDING = 10.0  # tracks that sound in a grid of the network's (median of complete training grids)
-FEWEST, MOST_NOTES = 34.0, 136.0  # of a grid of the network's (1/12 and 11/12 of training grids have fewer)
 _INDEX = {name: i for i, name in enumerate(NAMES)}
 _PITCHED = np.isin(np.arange(len(VOCABULARY)), VOCABULARY.ranges["pitch"])
 _PITCH = np.array([VOCABULARY.pitch(i) if pitched else 0 for i, pitched in enumerate(_PITCHED)], np.float32)
@@ -38,19 +36,19 @@ def check(strength: float) -> None:
         raise InputError(f"--control is {strength:g}: use 0 .. {MOST:g}")
 
 
-def cost(total: Sums, asked: Array, weight: Array) -> Array:
+def cost(total: Sums, asked: Array, weight: Array, statistics: Statistics) -> Array:
     """How far grids with these sums are from the targets, and from music no harsher than recorded whose bars are alike
     busy: live, a bar is heard for two seconds before another grid comes. [...]
 
     asked, weight: [7], or with the axes of the sums in front.
     """
-    missed = jnp.sum(weight * (achieved(of_sums(total)) - asked) ** 2, axis=-1)
+    missed = jnp.sum(weight * (achieved(of_sums(total), statistics) - asked) ** 2, axis=-1)
     uneven = jnp.abs(2.0 * total.early - total.onsets) / (total.onsets + FEW)
-    return (missed + HARSH_WEIGHT * jnp.maximum(harsh(total) - HARSH_ABOVE, 0.0) ** 2
+    return (missed + HARSH_WEIGHT * jnp.maximum(harsh(total) - statistics.harsh, 0.0) ** 2
             + UNEVEN_WEIGHT * jnp.maximum(uneven - UNEVEN_ABOVE, 0.0) ** 2)
 
 
-def goals(asked: Array, weight: Array) -> tuple[Array, Array]:
+def goals(asked: Array, weight: Array, statistics: Statistics) -> tuple[Array, Array]:
     """Notes, and semitones of spread, that a whole grid of the network's should have. targets [B, 7] -> [B], [B]
 
     Phrases of it will sound in as many tracks as `layers` asks for, so what counts is the notes of a track:
@@ -59,12 +57,13 @@ def goals(asked: Array, weight: Array) -> tuple[Array, Array]:
     """
     pull = weight[jnp.array([_INDEX["density"], _INDEX["intensity"]])]
     rank = (asked[..., _INDEX["density"]] * pull[0] + asked[..., _INDEX["intensity"]] * pull[1]) / _or_one(pull.sum())
-    density = jnp.minimum(wanted("density", rank), 0.95)
+    density = jnp.minimum(wanted("density", rank, statistics), 0.95)
     onsets = -ONSETS_PER_UNIT * jnp.log1p(-density)
     tracks = jnp.maximum(asked[..., _INDEX["layers"]] * len(TRACKS), 1.0)
     spread_rank = jnp.clip(asked[..., _INDEX["range"]], LEVELS[1], LEVELS[-2])
-    return (jnp.clip(onsets / tracks * SOUNDING, FEWEST, MOST_NOTES),
-            jnp.interp(spread_rank, LEVELS, np.array(SPREADS, np.float32)))
+    fewest, most = jnp.asarray(statistics.notes)
+    return (jnp.clip(onsets / tracks * statistics.sounding, fewest, most),
+            jnp.interp(spread_rank, LEVELS, jnp.asarray(statistics.spreads)))
 
 
 def spread(probabilities: Array) -> Array:
@@ -86,7 +85,7 @@ def _or_one(x: Array) -> Array:
     return jnp.where(x > 0, x, 1.0)
 
 
-def controlled(predict: Predict, asked: Array, weight: Array, strength: Array | float,
+def controlled(predict: Predict, asked: Array, weight: Array, statistics: Statistics, strength: Array | float,
                temperature: Array | float = 1.0) -> Predict:
     """`predict`, its hidden cells tilted towards the goals of targets [B, 7] with weights [7], given cells counted in.
 
@@ -95,7 +94,7 @@ def controlled(predict: Predict, asked: Array, weight: Array, strength: Array | 
     macros are not read). strength, scalar or [B], scales the most log odds of both, NOTES per note and SPREAD per
     octave; 0 is `predict`. Sums are those at the temperature, scalar or [B], at which cells will be drawn.
     """
-    count, semitones = goals(asked, weight)
+    count, semitones = goals(asked, weight, statistics)
     strength, temperature = (jnp.broadcast_to(jnp.asarray(x, jnp.float32), count.shape)
                              for x in (strength, temperature))
     divisor = temperature[:, None, None, None]

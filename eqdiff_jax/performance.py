@@ -17,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from eqdiff_jax import cascade, control, motion, targets
-from eqdiff_jax.composer import MOST_CANDIDATES, PROCESS, compose
+from eqdiff_jax.composer import MOST_CANDIDATES, PROCESS, compose, music
 from eqdiff_jax.conditioning import LAYOUT, assemble
 from eqdiff_jax.conditioning.layout import BPM_RANGE, genre_vector
 from eqdiff_jax.diffusion import SAMPLERS
@@ -109,7 +109,7 @@ def perform(params: Params, limbs: np.ndarray, edges: np.ndarray, settings: Sett
     """
     frames = padded_trajectory(params["motion"], limbs[:edges[-1]])
     z, velocity, dynamics = window_means(frames, edges)
-    music = {name: params[name] for name in ("encoder", "denoiser")}
+    weights = music(params)
     grid, before, state = np.full(SHAPE, PROCESS.mask, np.int32), None, initial_state(settings.seed)
     bucket, target_map = jnp.int32(0), targets.compiled(targets.load(settings.targets))
     activations = np.zeros(SHAPE[0], np.float32)
@@ -125,7 +125,7 @@ def perform(params: Params, limbs: np.ndarray, edges: np.ndarray, settings: Sett
             new, steps, temperature, allowed = conducted, 0, 0.0, grid.size
         else:
             change = compose(
-                jax.random.fold_in(key, i), music, jnp.asarray(conditioning), jnp.asarray(grid), bucket=bucket,
+                jax.random.fold_in(key, i), weights, jnp.asarray(conditioning), jnp.asarray(grid), bucket=bucket,
                 previous_conditioning=jnp.asarray(conditioning if before is None else before),
                 candidates=settings.candidates, steps=settings.steps, temperature=settings.temperature,
                 sampler=settings.sampler, control=settings.control, target_map=target_map)
@@ -146,7 +146,7 @@ def bounds(params: Params, limbs: np.ndarray, performance: Performance, settings
     In threshold mode no network plays, so its stages have no row.
     """
     if settings.mode == "threshold":
-        params = {"motion": params["motion"]}
+        params = {name: params[name] for name in ("motion", "statistics")}
     return cascade.lipschitz_cascade(params, BUDGET._replace(control=settings.control),
                                      key=jax.random.key(settings.seed), limbs=limbs,
                                      conditioning=performance.conditioning, tokens=performance.tokens,

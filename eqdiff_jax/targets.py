@@ -22,6 +22,7 @@ from eqdiff_jax.errors import InputError
 from eqdiff_jax.music.attributes import Attributes
 from eqdiff_jax.music.conductor import SECTIONS
 from eqdiff_jax.music.modulation import CURVES
+from eqdiff_jax.statistics import LEVELS, SOURCES, Statistics
 from eqdiff_jax.types import Array
 
 NAMES = Attributes._fields
@@ -30,39 +31,13 @@ MEANINGS = {
     "dissonance": "rough neighbours among the notes", "bass_weight": "share of what sounds that is kick or below C3",
     "stability": "how alike its bars, and their halves, are", "intensity": "summed loudness of the notes",
     "layers": "tracks that sound"}
-LEVELS = np.linspace(0.0, 1.0, 13)  # of the quantiles below
 BEND = np.linspace(0.0, 1.0, 33)  # points of a curve
-
-# Quantiles at LEVELS, made by `python -m eqdiff_jax.data.quantiles --data shippable`: complete training pairs.
-SOURCES: dict[str, tuple[float, ...]] = {
-    "curvature": (0.000, 0.244, 0.270, 0.289, 0.308, 0.322, 0.340, 0.367, 0.410, 0.464, 0.517, 0.580, 0.778),
-    "curvature_rate": (-0.078, -0.012, -0.008, -0.005, -0.003, -0.001, 0.000, 0.002, 0.004, 0.007, 0.013, 0.024, 0.089),
-    "periodicity": (0.000, 0.033, 0.114, 0.233, 0.333, 0.406, 0.510, 0.663, 0.891, 0.920, 0.946, 0.973, 0.996),
-    "tension": (0.000, 0.073, 0.161, 0.221, 0.281, 0.361, 0.456, 0.549, 0.618, 0.698, 0.760, 0.814, 0.931),
-    "grounding": (0.040, 0.182, 0.281, 0.340, 0.393, 0.447, 0.506, 0.591, 0.715, 0.802, 0.945, 0.978, 1.000),
-    "verticality": (-0.455, -0.117, -0.043, -0.018, -0.005, -0.001, 0.000, 0.002, 0.006, 0.014, 0.026, 0.049, 0.406),
-    "coherence": (-0.852, -0.583, -0.285, -0.156, -0.073, 0.000, 0.032, 0.070, 0.111, 0.148, 0.189, 0.264, 0.948),
-    "lr_pan": (-0.362, -0.113, -0.060, -0.033, -0.014, -0.003, 0.000, 0.005, 0.020, 0.037, 0.063, 0.118, 0.362),
-    "energy": (0.000, 0.133, 0.206, 0.266, 0.402, 0.533, 0.617, 0.695, 0.755, 0.794, 0.826, 0.867, 0.935),
-    "transition_intensity": (0.000, 0.032, 0.041, 0.075, 0.104, 0.251, 0.327, 0.369, 0.421, 0.476, 0.563, 0.651, 0.852),
-    "prediction_confidence": (0.122, 0.197, 0.227, 0.266, 0.308, 0.350, 0.419, 0.514, 0.659, 0.778, 0.870, 0.967, 1.0),
-}
-# Of complete training grids with 1 to all of their sounding tracks, as many as chance says. Silence has the rank 0.
-ACHIEVED: dict[str, tuple[float, ...]] = {
-    "density": (0.010, 0.080, 0.136, 0.180, 0.237, 0.283, 0.334, 0.381, 0.430, 0.492, 0.556, 0.632, 0.872),
-    "range": (0.000, 0.000, 0.062, 0.135, 0.194, 0.229, 0.271, 0.292, 0.333, 0.382, 0.440, 0.531, 1.000),
-    "dissonance": (0.000, 0.000, 0.031, 0.062, 0.091, 0.115, 0.139, 0.162, 0.188, 0.217, 0.253, 0.328, 1.000),
-    "bass_weight": (0.000, 0.000, 0.000, 0.000, 0.064, 0.110, 0.150, 0.187, 0.229, 0.277, 0.347, 0.496, 1.000),
-    "stability": (0.000, 0.222, 0.332, 0.402, 0.455, 0.500, 0.539, 0.578, 0.616, 0.661, 0.709, 0.794, 1.000),
-    "intensity": (0.003, 0.100, 0.172, 0.235, 0.298, 0.361, 0.413, 0.469, 0.527, 0.597, 0.674, 0.759, 0.971),
-}
-SPREADS = (0.000, 0.667, 1.399, 1.724, 1.976, 2.160, 2.321, 2.553, 2.799, 3.064, 3.453, 3.981, 6.200)  # semitones
 
 
 class Rule(NamedTuple):
     """How one target follows the movement."""
 
-    source: str  # a name of SOURCES
+    source: str  # a name of statistics.SOURCES
     low: float  # target where the source is lowest among training movements; at most `high`
     high: float  # where it is highest
     curve: str = "linear"  # a name of modulation.CURVES
@@ -85,8 +60,7 @@ DEFAULT_RULES: dict[str, Rule] = {
 class TargetMap(NamedTuple):
     """The rules as arrays, in the order of NAMES, so that another file needs no new compilation."""
 
-    slot: Array | np.ndarray  # int32 [7] of the conditioning
-    ranks: Array | np.ndarray  # float32 [7, 13] quantiles of that slot
+    source: Array | np.ndarray  # int32 [7] index in SOURCES
     curve: Array | np.ndarray  # float32 [7, 33] target at each point of BEND
     sections: Array | np.ndarray  # float32 [7, 6]
     weight: Array | np.ndarray  # float32 [7]
@@ -97,73 +71,53 @@ def compiled(rules: Mapping[str, Rule] = DEFAULT_RULES) -> TargetMap:
     chosen = [rules[name] for name in NAMES]
     bent = [[rule.low + (rule.high - rule.low) * CURVES[rule.curve].at(u) for u in BEND] for rule in chosen]
     return TargetMap(
-        np.array([LAYOUT[rule.source].start for rule in chosen], np.int32),
-        np.array([SOURCES[rule.source] for rule in chosen], np.float32), np.array(bent, np.float32),
+        np.array([SOURCES.index(rule.source) for rule in chosen], np.int32), np.array(bent, np.float32),
         np.array([[rule.sections.get(name, 0.0) for name in SECTIONS] for rule in chosen], np.float32),
         np.array([rule.weight for rule in chosen], np.float32))
 
 
 DEFAULT = compiled()
+_SLOTS = np.array([LAYOUT[name].start for name in SOURCES], np.int32)
 
 
 @jax.jit
-def targets(conditioning: Array, chosen: TargetMap = DEFAULT) -> Array:
+def targets(conditioning: Array, statistics: Statistics, target_map: TargetMap = DEFAULT) -> Array:
     """Ranks that the movement asks for, in the order of NAMES. [..., 104] -> [..., 7]"""
-    def one(slot: Array, ranks: Array, curve: Array, sections: Array) -> Array:
-        place = jnp.interp(conditioning[..., slot], ranks, LEVELS)
+    def one(source: Array, curve: Array, sections: Array) -> Array:
+        slot, ranks = jnp.asarray(_SLOTS)[source], jnp.asarray(statistics.sources)[source]
+        rank = jnp.interp(conditioning[..., slot], ranks, LEVELS)
         shift = jnp.sum(conditioning[..., LAYOUT["section"]] * sections, axis=-1)
-        return jnp.clip(jnp.interp(place, BEND, curve) + shift, 0.0, 1.0)
+        return jnp.clip(jnp.interp(rank, BEND, curve) + shift, 0.0, 1.0)
 
-    return jax.vmap(one, out_axes=-1)(*map(jnp.asarray, chosen[:4]))
+    return jax.vmap(one, out_axes=-1)(*map(jnp.asarray, target_map[:3]))
 
 
-def achieved(measured: Attributes) -> Array:
+def achieved(measured: Attributes, statistics: Statistics) -> Array:
     """Ranks of what grids have; fields [...] -> [..., 7]."""
     x = jnp.stack(measured, axis=-1)
+    values, ranks = jnp.asarray(statistics.values), jnp.asarray(statistics.ranks)
     # Each table's segments add up: one sum where seven searches (jnp.interp) would be seven loops to compile.
-    share = jnp.clip((x[..., None] - _BEGIN) / _WIDTH, 0.0, 1.0)
-    return jnp.sum(share * _RISE, axis=-1) + _FIRST
+    width = jnp.diff(values)
+    share = jnp.clip((x[..., None] - values[:, :-1]) / jnp.where(width > 0, width, 1.0), 0.0, 1.0)
+    return jnp.sum(share * jnp.diff(ranks), axis=-1) + ranks[:, 0]
 
 
-def wanted(name: str, rank: Array) -> Array:
+def wanted(name: str, rank: Array, statistics: Statistics) -> Array:
     """The attribute that has this rank, elementwise."""
-    values, levels = _table(name)
-    return jnp.interp(rank, levels, values)
+    row = NAMES.index(name)
+    return jnp.interp(rank, jnp.asarray(statistics.ranks)[row], jnp.asarray(statistics.values)[row])
 
 
-def _table(name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Increasing values and their ranks. Values that many grids share have the middle of their ranks, nothing has 0."""
-    if name == "layers":  # the number of tracks itself: no number is rarer than another among the grids above
-        return np.array([0.0, 1.0], np.float32), np.array([0.0, 1.0], np.float32)
-    values = np.array((0.0, *ACHIEVED[name]) if name != "stability" else ACHIEVED[name])
-    levels = np.array((0.0, *LEVELS) if name != "stability" else LEVELS)
-    distinct = np.unique(values)
-    middle = [levels[values == v].mean() if v > 0 else 0.0 for v in distinct]
-    return distinct.astype(np.float32), np.array(middle, np.float32)
+def lipschitz(statistics: Statistics, rules: Mapping[str, Rule] = DEFAULT_RULES) -> dict[str, float]:
+    """For each target, L with |t(c) - t(c')| <= L |c - c'|: its source's slot and the sections are different slots.
 
-
-def _segments() -> tuple[np.ndarray, ...]:
-    """Where each segment of the tables begins, its width and rise [7, 14], and the ranks at the left end [7].
-
-    Ranks are rounded to 2^-20, so that float32 adds them up without error and the highest value has the rank 1.
+    inf where training movements share a value, which is a jump of rank.
     """
-    tables = [(values, np.round(levels * 2.0**20) / 2.0**20) for values, levels in map(_table, NAMES)]
-    most = max(len(values) for values, _ in tables)
-    # Shorter tables end in segments that rise by nothing.
-    begin = np.stack([np.pad(values[:-1], (0, most - len(values)), mode="edge") for values, _ in tables])
-    width = np.stack([np.pad(np.diff(values), (0, most - len(values)), constant_values=1.0) for values, _ in tables])
-    rise = np.stack([np.pad(np.diff(levels), (0, most - len(levels))) for _, levels in tables])
-    return tuple(x.astype(np.float32) for x in (begin, width, rise, np.array([levels[0] for _, levels in tables])))
-
-
-_BEGIN, _WIDTH, _RISE, _FIRST = _segments()
-
-
-def lipschitz(rules: Mapping[str, Rule] = DEFAULT_RULES) -> dict[str, float]:
-    """For each target, L with |t(c) - t(c')| <= L |c - c'|: its source's slot and the sections are different slots."""
     found = {}
     for name, rule in rules.items():
-        steep = float(np.max(np.diff(LEVELS) / np.diff(SOURCES[rule.source])))
+        rise = np.diff(np.asarray(statistics.sources, np.float64)[SOURCES.index(rule.source)])
+        with np.errstate(divide="ignore"):
+            steep = float(np.max(np.diff(LEVELS) / rise))
         slope = (rule.high - rule.low) * CURVES[rule.curve].slope * steep
         found[name] = float(np.hypot(slope, np.linalg.norm(list(rule.sections.values()))))
     return found

@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from networks import CAP, KAPPA, SLACK
 
 from eqdiff_jax import cascade, compose, lipschitz_cascade, motion
-from eqdiff_jax.composer import CAP, GUIDANCE, KAPPA, PROCESS, SLACK, SLOT_WEIGHTS, predictor
+from eqdiff_jax.composer import PROCESS, SLOT_WEIGHTS, music, predictor
 from eqdiff_jax.conditioning import LAYOUT, assemble
 from eqdiff_jax.control import controlled
 from eqdiff_jax.motion.windows import boundaries, padded_trajectory, window_means
@@ -78,7 +79,7 @@ def test_slack_of_the_frozen_stages(rows):
 
 
 def test_same_key_same_table_and_stages_follow_the_parameters(params, demo, rows):
-    only = lipschitz_cascade({"motion": params["motion"]}, SMALL, limbs=demo)
+    only = lipschitz_cascade({name: params[name] for name in ("motion", "statistics")}, SMALL, limbs=demo)
     assert [row.stage for row in only] == [row.stage for row in rows][:9 + len(NAMES)]
     assert only == rows[:9 + len(NAMES)]
 
@@ -109,7 +110,7 @@ def assert_bounded(params, rows, limbs, capsys, title):
     by_stage = {row.stage: row for row in rows}
     edges = boundaries(len(limbs), 120.0)[:3]
     limbs = limbs[:edges[-1]]
-    music = {name: params[name] for name in ("encoder", "denoiser")}
+    weights, statistics = music(params), params["statistics"]
 
     def play(limbs):
         frames = padded_trajectory(params["motion"], limbs)
@@ -120,12 +121,12 @@ def assert_bounded(params, rows, limbs, capsys, title):
 
     def step(now, key=1, grid=None):
         grid = first if grid is None else grid
-        return compose(jax.random.key(key), music, jnp.float32(now), grid, previous_conditioning=start,
+        return compose(jax.random.key(key), weights, jnp.float32(now), grid, previous_conditioning=start,
                        bucket=jnp.int32(0))
 
     def law_of(now):
-        guided = predictor(music, now[None], GUIDANCE)
-        predict = controlled(guided, targets(now[None]), jnp.asarray(DEFAULT.weight), 1.0)
+        guided = predictor(weights, now[None], statistics.guidance)
+        predict = controlled(guided, targets(now[None], statistics), jnp.asarray(DEFAULT.weight), statistics, 1.0)
         return jnp.exp(predict(first[None].at[:, :, ::2].set(PROCESS.mask), jnp.zeros(1)))[0, :, ::2]
 
     first = step(start, 0, jnp.full(SHAPE, PROCESS.mask, jnp.int32)).tokens

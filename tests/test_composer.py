@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from networks import asking, random_params
+from networks import CAP, KAPPA, SLACK, STATISTICS, asking, random_params
 
 from eqdiff_jax import composer
 from eqdiff_jax.composer import PROCESS, compose, hide, infill, predictor
@@ -17,6 +17,7 @@ from eqdiff_jax.music.attributes import sums
 from eqdiff_jax.music.grid import REST, SHAPE, SOUNDS, events
 from eqdiff_jax.targets import DEFAULT, DEFAULT_RULES, compiled, targets
 
+GUIDANCE = float(STATISTICS.guidance)
 EMPTY = jnp.full(SHAPE, PROCESS.mask, jnp.int32)
 NONE = jnp.int32(0)  # of a bucket: always an array, as Change.bucket is, or it is another program
 
@@ -38,8 +39,7 @@ def legal(tokens):
 def play(key, params, c, previous, **options):
     """`compose` with every argument given, which makes it one program for all of these tests."""
     options = {"previous_conditioning": c, "bucket": NONE, "steps": 0, "temperature": 0.0, "control": 1.0,
-               "guidance": composer.GUIDANCE, "target_map": DEFAULT, "kappa": composer.KAPPA, "slack": composer.SLACK,
-               "cap": composer.CAP} | options
+               "guidance": GUIDANCE, "target_map": DEFAULT, "kappa": KAPPA, "slack": SLACK, "cap": CAP} | options
     return compose(jax.random.key(key), params, c, previous, **options)
 
 
@@ -184,10 +184,10 @@ def test_more_control_comes_nearer_to_the_targets(batch):
     missed = {0.0: [], 1.0: []}
     for key in range(4):
         c = jnp.asarray(rng.uniform(0, 1, (3, 104)), jnp.float32)
-        asked = targets(c)
+        asked = targets(c, STATISTICS)
         for strength, found in missed.items():
             grids = batch(c, key=key, control=jnp.full(3, strength, jnp.float32)).tokens
-            found.extend(cost(jax.tree.map(lambda x: x.sum(1), sums(grids)), asked, weight).tolist())
+            found.extend(cost(jax.tree.map(lambda x: x.sum(1), sums(grids)), asked, weight, STATISTICS).tolist())
     assert np.mean(missed[1.0]) < 0.5 * np.mean(missed[0.0])
     assert np.mean(np.array(missed[1.0]) < missed[0.0]) > 0.8
 

@@ -7,23 +7,34 @@ import pytest
 from grids import grid_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from networks import STATISTICS
 
 from eqdiff_jax import control
 from eqdiff_jax.composer import PROCESS
-from eqdiff_jax.control import controlled, cost, goals, spread
+from eqdiff_jax.control import spread
 from eqdiff_jax.diffusion import legal_log_posterior
 from eqdiff_jax.errors import InputError
 from eqdiff_jax.music import LEGAL, VOCABULARY
 from eqdiff_jax.music.attributes import harsh, of_sums, sums
 from eqdiff_jax.music.grid import BAR, SHAPE, SOUNDS, events
-from eqdiff_jax.targets import LEVELS, NAMES, SPREADS, achieved
+from eqdiff_jax.statistics import LEVELS
+from eqdiff_jax.targets import NAMES, achieved
 
 EMPTY = np.full((4, *SHAPE), PROCESS.mask)
 PITCHED = np.isin(np.arange(81), VOCABULARY.ranges["pitch"])
 PITCH = np.where(PITCHED, np.arange(81) - VOCABULARY.ranges["pitch"][0] + 36, 0)
 LEAP = grid_of(BASS="C2 ~ C3 ~ C2 ~ C3", LEAD="C5", KICK="bd bd bd")
 WEIGHT = jnp.ones(7)
+HARSH = float(STATISTICS.harsh)
 FAR = 10.0  # a strength with which every goal is in reach
+
+
+def controlled(predict, asked, weight, *options):
+    return control.controlled(predict, asked, weight, STATISTICS, *options)
+
+
+def goals(asked, weight):
+    return control.goals(asked, weight, STATISTICS)
 
 
 def law(seed, batch):
@@ -73,7 +84,7 @@ def test_the_spread_of_a_grid_and_of_a_distribution():
 def test_goals_are_quantiles_and_go_with_the_targets():
     ranks = np.linspace(0, 1, 21)
     _, semitones = goals(asking(*({"range": r} for r in LEVELS)), WEIGHT)
-    np.testing.assert_allclose(semitones, np.array(SPREADS)[np.clip(np.arange(13), 1, 11)], rtol=1e-5)  # no extremes
+    np.testing.assert_allclose(semitones, STATISTICS.spreads[np.clip(np.arange(13), 1, 11)], rtol=1e-5)  # no extremes
     for name in ("density", "intensity"):
         notes = np.asarray(goals(asking(*({name: r} for r in ranks)), WEIGHT)[0])
         assert (np.diff(notes) >= 0).all() and notes[-1] > notes[0] + 10
@@ -82,7 +93,7 @@ def test_goals_are_quantiles_and_go_with_the_targets():
     extremes = np.asarray(goals(asking({}, {}, default=0.0), WEIGHT)[0]), np.asarray(goals(asking({}, default=1.0),
                                                                                           WEIGHT)[0])
     for found in (notes, *extremes):
-        assert (found >= control.FEWEST).all() and (found <= control.MOST_NOTES).all()
+        assert (found >= STATISTICS.notes[0]).all() and (found <= STATISTICS.notes[1]).all()
 
 
 def test_who_does_not_weigh_has_no_say_in_the_notes():
@@ -179,8 +190,9 @@ def grid(seed, notes):
     return np.where(rng.random(SHAPE) < notes / 384, rows, 0).astype(np.int32)
 
 
-_total, _cost = jax.jit(lambda tokens: jax.tree.map(lambda x: x.sum(0), sums(tokens))), jax.jit(cost)
-_ranks = jax.jit(lambda total: achieved(of_sums(total)))
+_total = jax.jit(lambda tokens: jax.tree.map(lambda x: x.sum(0), sums(tokens)))
+_cost = jax.jit(lambda total, asked, weight: control.cost(total, asked, weight, STATISTICS))
+_ranks = jax.jit(lambda total: achieved(of_sums(total), STATISTICS))
 
 
 @given(st.integers(0, 10_000), st.integers(0, 150), st.lists(st.floats(0, 1), min_size=7, max_size=7),
@@ -189,7 +201,7 @@ _ranks = jax.jit(lambda total: achieved(of_sums(total)))
 def test_the_cost_is_the_sum_it_says(seed, notes, asked, weight):
     tokens = grid(seed, notes)
     missed = (np.asarray(_ranks(_total(tokens)), np.float64) - asked) ** 2 @ np.array(weight)
-    worse = max(float(harsh(_total(tokens))) - control.HARSH_ABOVE, 0.0)
+    worse = max(float(harsh(_total(tokens))) - HARSH, 0.0)
     sides = [1 if note.onset < BAR else -1 for note in events(tokens)]
     uneven = max(abs(sum(sides)) / (len(sides) + control.FEW) - control.UNEVEN_ABOVE, 0.0)
     got = float(_cost(_total(tokens), jnp.asarray(asked, jnp.float32), jnp.asarray(weight, jnp.float32)))
@@ -206,8 +218,8 @@ def test_nothing_is_to_pay_at_the_targets_but_for_harshness_and_uneven_bars():
     """Harshness below the threshold, that is, as recorded music has it, is free; and so is silence."""
     mild, rough = grid_of(PAD="C4 E4 G4", ARP="C5 G4 E4", KICK="bd"), grid_of(PAD="C4 E4 C4", ARP="C#5 F5 C#5")
     uneven = len(events(mild)) / (len(events(mild)) + control.FEW)
-    assert float(harsh(_total(mild))) < control.HARSH_ABOVE < float(harsh(_total(rough))) == 1.0
-    for tokens, want in ((twice(mild), 0.0), (twice(rough), control.HARSH_WEIGHT * (1 - control.HARSH_ABOVE) ** 2),
+    assert float(harsh(_total(mild))) < HARSH < float(harsh(_total(rough))) == 1.0
+    for tokens, want in ((twice(mild), 0.0), (twice(rough), control.HARSH_WEIGHT * (1 - HARSH) ** 2),
                          (mild, control.UNEVEN_WEIGHT * (uneven - control.UNEVEN_ABOVE) ** 2), (grid_of(), 0.0)):
         assert float(_cost(_total(tokens), _ranks(_total(tokens)), WEIGHT)) == pytest.approx(want, rel=1e-4, abs=1e-9)
 

@@ -9,10 +9,11 @@ import jax
 import mido
 import numpy as np
 import pytest
+from networks import CAP, SLACK, STORED
 
 import sample
 from eqdiff_jax import motion, performance
-from eqdiff_jax.composer import CAP, MOST_CANDIDATES, SLACK, compose
+from eqdiff_jax.composer import MOST_CANDIDATES, compose, music
 from eqdiff_jax.conditioning import Encoder
 from eqdiff_jax.control import MOST
 from eqdiff_jax.denoiser import Roformer
@@ -34,7 +35,7 @@ def export(folder, width=64, conditioning=104, noise=0.1):
     wild = [x + noise * jax.random.normal(k, x.shape) for x, k in zip(leaves, split, strict=True)]
     params = {"encoder": Encoder().init(keys[1], np.zeros((1, conditioning), np.float32))["params"],
               "denoiser": jax.tree.unflatten(jax.tree.structure(network), wild)}
-    checkpoint.export(folder, params, motion.init_params(jax.random.key(0)), ConfigDict({"seed": 0}), "random")
+    checkpoint.export(folder, params, motion.init_params(jax.random.key(0)), ConfigDict({"seed": 0}), "random", STORED)
     return folder
 
 
@@ -195,12 +196,11 @@ def test_perturbed_motion_stays_within_the_sum_of_budgets(weights):
     settings = performance.Settings(num=2)
     rng = np.random.default_rng(1)
     plain, _ = performance.perform(params, limbs, np.array([0, 240, 480]), settings)
-    music = {name: params[name] for name in ("encoder", "denoiser")}
     for size in (1e-3, 1e-2, 1e-1):
         shaken = motion.clean(limbs + size * rng.normal(size=limbs.shape).astype(np.float32))
         other, _ = performance.perform(params, shaken, np.array([0, 240, 480]), settings)
         assert (plain.conditioning[1] != other.conditioning[1]).any()
-        a, b = (compose(jax.random.key(2), music, p.conditioning[1], plain.tokens[0],
+        a, b = (compose(jax.random.key(2), music(params), p.conditioning[1], plain.tokens[0],
                         previous_conditioning=plain.conditioning[0]) for p in (plain, other))
         assert (np.asarray(a.tokens) != b.tokens).sum() <= int(a.budget) + int(b.budget)
 

@@ -9,6 +9,7 @@ import pytest
 from grids import grid_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from networks import STATISTICS, STORED
 
 from eqdiff_jax import targets as module
 from eqdiff_jax.conditioning import LAYOUT
@@ -16,24 +17,26 @@ from eqdiff_jax.errors import InputError
 from eqdiff_jax.music.attributes import Attributes, attributes
 from eqdiff_jax.music.conductor import SECTIONS
 from eqdiff_jax.music.modulation import CURVES
-from eqdiff_jax.targets import (
-    ACHIEVED,
-    DEFAULT,
-    DEFAULT_RULES,
-    LEVELS,
-    NAMES,
-    SOURCES,
-    SPREADS,
-    Rule,
-    achieved,
-    compiled,
-    formatted,
-    lipschitz,
-    load,
-    parse,
-    targets,
-    wanted,
-)
+from eqdiff_jax.statistics import LEVELS, SOURCES
+from eqdiff_jax.targets import DEFAULT, DEFAULT_RULES, NAMES, Rule, compiled, formatted, load, parse
+
+QUANTILES = STORED["sources"]
+
+
+def targets(c, *rules):
+    return module.targets(c, STATISTICS, *rules)
+
+
+def achieved(measured):
+    return module.achieved(measured, STATISTICS)
+
+
+def wanted(name, rank):
+    return module.wanted(name, rank, STATISTICS)
+
+
+def lipschitz(rules):
+    return module.lipschitz(STATISTICS, rules)
 
 
 def ordered(pair):
@@ -54,18 +57,6 @@ def moved(name, values):
     return jnp.asarray(c, jnp.float32)
 
 
-def test_tables_are_increasing():
-    for row in SOURCES.values():
-        assert len(row) == len(LEVELS) and (np.diff(row) > 0).all()
-    for row in (*ACHIEVED.values(), SPREADS):
-        assert len(row) == len(LEVELS) and (np.diff(row) >= 0).all() and row[0] >= 0
-    assert set(ACHIEVED) | {"layers"} == set(NAMES) == set(DEFAULT_RULES)
-    for name in NAMES:
-        values, levels = module._table(name)
-        # Less than any recorded grid has is a rank of 0, as nothing is.
-        assert (np.diff(values) > 0).all() and (np.diff(levels)[1:] > 0).all() and levels[0] == 0 and levels[-1] == 1
-
-
 @given(all_rules)
 @settings(max_examples=40, deadline=None)
 def test_every_target_rises_with_its_source_and_with_nothing_else(rules):
@@ -81,7 +72,7 @@ def test_ends_and_middle_of_a_rule():
     """Its lowest where the source is lowest in training, its highest where it is highest, the curve between."""
     for curve, bent in CURVES.items():
         rules = DEFAULT_RULES | {"density": Rule("tension", 0.2, 0.6, curve)}
-        values = [-9.0, SOURCES["tension"][0], SOURCES["tension"][4], SOURCES["tension"][-1], 9.0]
+        values = [-9.0, QUANTILES["tension"][0], QUANTILES["tension"][4], QUANTILES["tension"][-1], 9.0]
         found = np.asarray(targets(moved("tension", values), compiled(rules)))[:, 0]
         np.testing.assert_allclose(found, [0.2, 0.2, 0.2 + 0.4 * bent.at(LEVELS[4]), 0.6, 0.6], atol=4e-3)
     section = jnp.zeros((1, 104)).at[0, LAYOUT["section"].start + SECTIONS.index("Climax")].set(0.5)
@@ -100,7 +91,7 @@ def test_whatever_the_axes_and_however_far():
 @settings(max_examples=40, deadline=None)
 def test_no_pair_is_further_apart_than_the_constant_says(rules, seed):
     rng = np.random.default_rng(seed)
-    places = [np.interp(rng.uniform(0, 1, 200), LEVELS, SOURCES[name]) for name in SOURCES]
+    places = [np.interp(rng.uniform(0, 1, 200), LEVELS, QUANTILES[name]) for name in SOURCES]
     c = rng.normal(size=(200, 104))
     c[:, [LAYOUT[name].start for name in SOURCES]] = np.transpose(places)
     c[:, LAYOUT["section"]] = rng.dirichlet(np.ones(len(SECTIONS)), 200)
@@ -117,7 +108,7 @@ def test_no_pair_is_further_apart_than_the_constant_says(rules, seed):
 def test_the_constant_is_attained(name):
     """Across the steepest piece of the table, along the gradient: no smaller one would do."""
     chosen = DEFAULT_RULES[name]._replace(curve="linear", low=0.1, high=0.9)
-    values, shifts = np.array(SOURCES[chosen.source]), np.array([chosen.sections.get(s, 0.0) for s in SECTIONS])
+    values, shifts = np.array(QUANTILES[chosen.source]), np.array([chosen.sections.get(s, 0.0) for s in SECTIONS])
     steep = int(np.argmax(1 / np.diff(values)))
     gradient = np.zeros(104)
     gradient[LAYOUT[chosen.source].start] = 0.8 * np.max(np.diff(LEVELS) / np.diff(values))
@@ -134,7 +125,7 @@ def test_the_constant_is_attained(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_achieved_rises_and_undoes_wanted(name):
-    values, ranks = module._table(name)
+    values, ranks = STATISTICS.values[NAMES.index(name)], STATISTICS.ranks[NAMES.index(name)]
     low, high = values[np.flatnonzero(ranks == 0)[-1]], values[-1]  # between them no two values share a rank
     levels = np.linspace(0, 1, 101)
     found = np.asarray(achieved(Attributes(*[jnp.asarray(levels)] * 7)))[:, NAMES.index(name)]
@@ -159,9 +150,9 @@ def test_silence_can_be_asked_for():
 def test_another_map_needs_no_new_compilation():
     c = moved("energy", [0.3])
     targets(c, DEFAULT)
-    before = targets._cache_size()
+    before = module.targets._cache_size()
     targets(c, compiled(DEFAULT_RULES | {"range": Rule("lr_pan", 0.3, 0.4, "log", 2.0, {"Intro": 0.2})}))
-    assert targets._cache_size() == before
+    assert module.targets._cache_size() == before
 
 
 @given(all_rules)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from networks import CAP, KAPPA, SLACK, STATISTICS
 
 from eqdiff_jax import composer
 from eqdiff_jax.composer import PROCESS, compose, pairs, transition
@@ -52,7 +53,8 @@ def wild(candidates, batch):
 
         change = transition(key, predict, own(now), now, tokens, before, bucket, candidates=candidates,
                             steps=jnp.full(batch, 2), temperature=jnp.ones(batch), control=control, asked=asked,
-                            weight=jnp.ones(7), kappa=kappa, slack=slack, cap=cap, sampler="analytic")
+                            weight=jnp.ones(7), statistics=STATISTICS, kappa=kappa, slack=slack, cap=cap,
+                            sampler="analytic")
         if candidates == 1:
             return change, None
         key_sample = jax.random.split(key, 3)[0]
@@ -148,28 +150,28 @@ def test_five_hundred_of_the_shipped_network():
     """As above, through `compose` as it is shipped: what the bound rests on may not depend on the network either."""
     params, rng, count = checkpoint.load(SHIPPED), np.random.default_rng(3), 100
     tokens, before, bucket = random_grids(rng, count), np.zeros((count, 104), np.float32), np.zeros(count, np.int32)
-    kappa = np.full(count, composer.KAPPA, np.float32).astype(np.float64)
+    kappa = np.full(count, KAPPA, np.float32).astype(np.float64)
     spent, inflow = np.zeros((2, 5, count))
     for call in range(5):
         scale = 10.0 ** rng.uniform(-2, 1, (count, 1))
         d = np.where(rng.random((count, 1)) < 0.5, rng.normal(size=(count, 104)) * scale, just_below(rng, kappa))
         now = (before + d).astype(np.float32)
         change = jax.tree.map(np.asarray, compose(
-            jax.random.key(call), {name: params[name] for name in ("encoder", "denoiser")}, jnp.asarray(now),
+            jax.random.key(call), composer.music(params), jnp.asarray(now),
             jnp.asarray(tokens), previous_conditioning=jnp.asarray(before), bucket=jnp.asarray(bucket), steps=2))
         moved = length(now, before)
-        level = np.minimum(composer.CAP * UNITS, bucket + np.floor(kappa * 384 * UNITS * moved)
-                           + composer.SLACK * UNITS)
-        spent[call], inflow[call] = kept(change, tokens, level), kappa * 384 * moved + composer.SLACK
+        level = np.minimum(CAP * UNITS, bucket + np.floor(kappa * 384 * UNITS * moved)
+                           + SLACK * UNITS)
+        spent[call], inflow[call] = kept(change, tokens, level), kappa * 384 * moved + SLACK
         tokens, before, bucket = change.tokens, now, change.bucket
-    every_stretch(spent, inflow, composer.CAP)
-    assert spent.sum() > 0.3 * np.minimum(inflow, composer.CAP).sum()
+    every_stretch(spent, inflow, CAP)
+    assert spent.sum() > 0.3 * np.minimum(inflow, CAP).sum()
 
 
 def test_the_floor_is_taken_downward(many):
     """From nothing, with nothing for nothing: the budget is the whole cells that the motion pays, or one less."""
     rng = np.random.default_rng(1)
-    kappa = rng.choice(np.array([0.05, composer.KAPPA, 0.1875], np.float32), MANY).astype(np.float64)
+    kappa = rng.choice(np.array([0.05, KAPPA, 0.1875], np.float32), MANY).astype(np.float64)
     before = np.zeros((MANY, 104), np.float32)
     now = just_below(rng, kappa, 384).astype(np.float32)
     change, _ = many(jax.random.key(0), 0, now, random_grids(rng, MANY), before, kappa=kappa, slack=0, cap=384)
@@ -276,7 +278,8 @@ def test_sounding_tracks_are_asked_to_rest_by_chance():
 @pytest.mark.parametrize(("chance", "least", "most"), [(0.0, 0.0, 0.3), (1.0, 0.9, 1.0)])
 def test_who_is_asked_to_rest_does(monkeypatch, chance, least, most):
     """Where nothing else counts and everything may change; without control nothing is asked for."""
-    monkeypatch.setattr(composer, "TIRED", chance)
+    for name, value in {"TIRED": chance, "WARM": 288, "MOVES": 36, "ROUNDS": 4}.items():
+        monkeypatch.setattr(composer, name, value)
     monkeypatch.setattr(composer.attributes, "SHARPNESS", 0.0)
     monkeypatch.setattr(composer, "FLUENCY", 0.0)
     rng, step = np.random.default_rng(7), wild(CANDIDATES, FEW)

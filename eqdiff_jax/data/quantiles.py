@@ -1,10 +1,17 @@
-"""The tables of targets.py: where movements and grids lie among the complete training pairs of a dataset.
+"""Statistics of a dataset: where movements and grids lie among its complete training pairs (statistics.py).
 
-    python -m eqdiff_jax.data.quantiles --data shippable --data_dir runs/data
+    python -m eqdiff_jax.data.quantiles --data shippable --data_dir runs/data [--checkpoint DIR]
+
+Training computes them for itself. --checkpoint writes them into the model.json of weights that have none.
 """
 
 import argparse
+import json
+import os
 import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +24,10 @@ from eqdiff_jax.data.source import arrays, prepare
 from eqdiff_jax.errors import InputError
 from eqdiff_jax.music import VOCABULARY
 from eqdiff_jax.music.attributes import Attributes, Sums, harsh, of_sums, sums
-from eqdiff_jax.targets import DEFAULT, LEVELS, NAMES, SOURCES, TargetMap, targets
+from eqdiff_jax.statistics import ACHIEVED, LEVELS, SOURCES, Statistics, parse
+from eqdiff_jax.targets import DEFAULT, NAMES, TargetMap, targets
 
+SAMPLING = {"guidance": 3.0, "kappa": 0.12, "slack": 8, "cap": 192}  # of configs/default.py
 BATCH = 512  # grids that are measured at once
 NOTE_EDGES = (0, 20, 40, 60, 80, 100, 120, 1000)  # bins of the number of notes, for `rough_by_notes`
 
@@ -39,10 +48,10 @@ def thinned(parts: Sums, seed: int = 0) -> Sums:
     return jax.tree.map(lambda x: (x * keep.reshape(*keep.shape, *(1,) * (x.ndim - 2))).sum(1), parts)
 
 
-def achieved_quantiles(tokens: np.ndarray) -> dict[str, np.ndarray]:
-    """Quantiles at LEVELS of each attribute of thinned grids int [N, 12, 32]."""
-    measured: Attributes = _attributes(thinned(track_sums(tokens)))
-    return {name: np.quantile(np.asarray(value), LEVELS) for name, value in zip(NAMES, measured, strict=True)}
+def achieved_quantiles(parts: Sums) -> dict[str, np.ndarray]:
+    """Quantiles at LEVELS of each attribute of thinned grids, from their tracks' sums."""
+    measured: Attributes = _attributes(thinned(parts))
+    return {name: np.quantile(np.asarray(getattr(measured, name)), LEVELS) for name in ACHIEVED}
 
 
 def source_quantiles(conditioning: np.ndarray) -> dict[str, np.ndarray]:
@@ -56,9 +65,40 @@ def spread_quantiles(tokens: np.ndarray) -> np.ndarray:
     return np.quantile(np.concatenate([_spread(part) for part in parts]), LEVELS)
 
 
-def correlations(conditioning: np.ndarray, target_map: TargetMap = DEFAULT) -> np.ndarray:
+def statistics(columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """What `statistics.parse` reads, but for the guidance scale and the budget, of the rows of a training split.
+
+    Complete and paired rows count; where there are none, all do.
+    """
+    conditioning, tokens = complete(columns)
+    parts = track_sums(tokens)
+    whole = jax.tree.map(lambda x: x.sum(1), parts)
+    quantiles = {"sources": source_quantiles(conditioning), "achieved": achieved_quantiles(parts)}
+    stored: dict[str, Any] = {title: {name: _ascending(row) for name, row in table.items()}
+                              for title, table in quantiles.items()}
+    return stored | {
+        "spreads": _ascending(spread_quantiles(tokens)), "sounding": float(np.median(whole.sounding)),
+        "notes": [float(x) for x in np.quantile(whole.onsets, LEVELS[[1, -2]])],
+        "harsh": round(float(np.median(np.asarray(_harsh(whole)))), 6)}
+
+
+def complete(columns: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Conditioning [N, 104] and tokens [N, 12, 32] of the rows that are observed in all tracks and paired."""
+    count = len(columns["tokens"])
+    rows = np.ones(count, bool) if "observed" not in columns else columns["observed"].all(1)
+    rows = rows & np.asarray(columns.get("paired", True), bool)
+    rows = rows if rows.any() else np.ones(count, bool)
+    return columns["conditioning"][rows], columns["tokens"][rows]
+
+
+def _ascending(quantiles: np.ndarray) -> list[float]:
+    """Rounded, each a little above the one before, so that every value has one rank."""
+    return [round(float(x), 6) for x in np.maximum.accumulate(quantiles + 1e-6 * np.arange(len(quantiles)))]
+
+
+def correlations(conditioning: np.ndarray, found: Statistics, target_map: TargetMap = DEFAULT) -> np.ndarray:
     """Spearman's correlations of the targets with each other over movements [N, 104]. [7, 7]"""
-    return np.corrcoef(rankdata(np.asarray(targets(jnp.asarray(conditioning), target_map)), axis=0).T)
+    return np.corrcoef(rankdata(np.asarray(targets(jnp.asarray(conditioning), found, target_map)), axis=0).T)
 
 
 def rough_by_notes(tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -75,26 +115,33 @@ _spread = jax.jit(lambda tokens: spread(jax.nn.one_hot(jnp.asarray(tokens), len(
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Print the tables of a dataset."""
+    """Print the statistics of a dataset and how its targets correlate, or write them into a checkpoint."""
     parser = argparse.ArgumentParser(prog="quantiles", description=__doc__.splitlines()[0],
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--data", default="shippable", help="data config")
     parser.add_argument("--data_dir", default="runs/data", help="where the pairs are, or are built")
+    parser.add_argument("--checkpoint", help="weights folder whose model.json is to hold them")
+    for name, value in SAMPLING.items():
+        parser.add_argument(f"--{name}", type=type(value), default=value, help="kept with them, as in configs/")
     args = parser.parse_args(argv)
     try:
+        model = Path(args.checkpoint) / "model.json" if args.checkpoint else None
+        kept = json.loads(model.read_text()) if model else {}
         train = arrays(prepare(args.data, args.data_dir), "train")
-    except InputError as error:
+        stored = statistics(train) | {name: getattr(args, name) for name in SAMPLING}
+        found = parse(stored)
+        if model:
+            scratch = model.with_suffix(".tmp")
+            scratch.write_text(json.dumps(kept | {"statistics": stored}, indent=1))
+            os.replace(scratch, model)
+    except (InputError, OSError, ValueError) as error:
         print(f"quantiles: {error}", file=sys.stderr)
         return 2
-    complete = train["observed"].all(1) if "observed" in train else np.ones(len(train["tokens"]), bool)
-    complete &= np.asarray(train.get("paired", True), bool)
-    conditioning, tokens = train["conditioning"][complete], train["tokens"][complete]
-    for title, table in (("SOURCES", source_quantiles(conditioning)), ("ACHIEVED", achieved_quantiles(tokens)),
-                         ("", {"SPREADS": spread_quantiles(tokens), "ROUGH_BY_NOTES": rough_by_notes(tokens)[0]})):
-        print(f"{title}\n" + "\n".join(f'"{name}": ({", ".join(f"{x:.3f}" for x in row)}),' for name, row in
-                                       table.items()))
+    conditioning, tokens = complete(train)
+    print(json.dumps(stored, indent=1))
+    print(f"\nharsh time by number of notes, {NOTE_EDGES}: " + ", ".join(f"{x:.3f}" for x in rough_by_notes(tokens)[0]))
     print("\n| rank correlation |" + " | ".join(NAMES) + " |\n|" + "---|" * (len(NAMES) + 1))
-    for name, row in zip(NAMES, correlations(conditioning), strict=True):
+    for name, row in zip(NAMES, correlations(conditioning, found), strict=True):
         print(f"| {name} | " + " | ".join(f"{x:.2f}" for x in row) + " |")
     return 0
 

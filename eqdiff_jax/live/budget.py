@@ -9,6 +9,7 @@ from eqdiff_jax.motion.windows import FRAME_RATE, window_seconds
 RESERVE = 0.05  # s before the page hands out the first note at which the grid is to be ready
 SAFETY = 1.25  # a network call is taken to last so many times its measured time
 EASE = 1.5  # a window is cut so many times earlier than all steps should take: others may need the processor, too
+LEEWAY = 1.25  # and so many times earlier than the fewest steps should, where even those take long
 LEAST_LEAD = 0.2  # s, however fast the network is
 GRID_BARS = 2  # bars that a grid lasts
 LATEST = 0.2  # share of the time from one grid to the next that a window may be cut early
@@ -52,7 +53,7 @@ def opening(mode: str, bpm: float, budget: Budget, ahead: float) -> float:
 
 def pace(mode: str, bpm: float, budget: Budget) -> int:
     """Bars from one grid to the next: one where a network plays that makes its fewest steps within a bar, else two."""
-    fits = budget.seconds(STEPS_MIN) + SLACK + RESERVE <= window_seconds(bpm) / GRID_BARS
+    fits = LEEWAY * budget.seconds(STEPS_MIN) + SLACK + RESERVE <= window_seconds(bpm) / GRID_BARS
     return 1 if mode == "diffusion" and fits else GRID_BARS
 
 
@@ -64,8 +65,10 @@ def _between(mode: str, bpm: float, budget: Budget) -> float:
 def lead(mode: str, bpm: float, budget: Budget) -> float:
     """Seconds before its deadline at which a window is cut: with ease enough for every step that may be asked for, but
     no more than LATEST of the time between two grids, so that the movement is read late, and always enough for the
-    fewest steps."""
+    fewest steps, with some ease where there is time."""
     if mode != "diffusion":
         return max(LEAST_LEAD, SAFETY * budget.overhead + SLACK)
     most = max(LATEST * _between(mode, bpm, budget) - RESERVE, LEAST_LEAD)
-    return max(min(EASE * budget.seconds(STEPS_MAX) + SLACK, most), budget.seconds(STEPS_MIN) + SLACK, LEAST_LEAD)
+    least, eased = (ease * budget.seconds(STEPS_MIN) + SLACK for ease in (1.0, LEEWAY))
+    fewest = eased if eased + RESERVE <= _between(mode, bpm, budget) else least
+    return max(min(EASE * budget.seconds(STEPS_MAX) + SLACK, most), fewest, LEAST_LEAD)

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from eqdiff_jax import motion, targets
-from eqdiff_jax.composer import PROCESS, ROUNDS, compose
+from eqdiff_jax.composer import PROCESS, ROUNDS, compose, music
 from eqdiff_jax.conditioning import LAYOUT, assemble
 from eqdiff_jax.diffusion import commitment
 from eqdiff_jax.errors import InputError
@@ -106,8 +106,8 @@ class Failed(NamedTuple):
 def make(params: Params, job: Job, *, clock: Callable[[], float] = time.perf_counter) -> Made | Failed:
     """The grid of one window: conduct, assemble, compose, print. Same job, same machine, same grid.
 
-    params hold `encoder`, `denoiser` and the motion chain's prepared `weights`. In the modes threshold and modulate
-    the Conductor writes the grid, in no steps. Failed where the conditioning or the network is not finite.
+    params hold `encoder`, `denoiser`, `statistics` and the motion chain's prepared `weights`. In the modes threshold
+    and modulate the Conductor writes the grid, in no steps. Failed where the conditioning or the network is not finite.
     """
     started = clock()
     conductor, tokens, section = conduct(job.conductor, job.dynamics, job.genre, bars=job.bars)
@@ -124,10 +124,9 @@ def make(params: Params, job: Job, *, clock: Callable[[], float] = time.perf_cou
         # Left to `compose` unless there is no time for it, so that offline and live grids are the same.
         allotted = job.steps or (job.most if 0 < job.most < wanted else 0)
         before = conditioning if job.previous_conditioning is None else job.previous_conditioning
-        music = {name: params[name] for name in ("encoder", "denoiser")}
         begun = clock()
         change = compose(
-            jax.random.fold_in(jax.random.key(job.seed), job.window), music, jnp.asarray(conditioning),
+            jax.random.fold_in(jax.random.key(job.seed), job.window), music(params), jnp.asarray(conditioning),
             jnp.asarray(job.previous, jnp.int32), bucket=jnp.int32(job.bucket), candidates=job.candidates,
             control=job.control, target_map=target_map, previous_conditioning=jnp.asarray(before), steps=allotted,
             temperature=job.temperature, sampler="analytic")
@@ -138,7 +137,8 @@ def make(params: Params, job: Job, *, clock: Callable[[], float] = time.perf_cou
         steps, temperature, allowed = int(change.steps), float(change.temperature), int(change.budget)
         calls, bucket = int(change.evaluations) + SCORING, int(change.bucket)
     code, margin = live_code(tokens, job.mode), local_margin(params["weights"], job.limbs)
-    activations, asked = instrument_activations(tokens), np.asarray(targets.targets(conditioning, target_map))
+    activations = instrument_activations(tokens)
+    asked = np.asarray(targets.targets(conditioning, params["statistics"], target_map))
     return Made(job.window, job.mode, tokens, code, conditioning, section, conductor, activations, confidence, wanted,
                 steps, temperature, allowed, int((tokens != job.previous).sum()), bucket, asked, calls, seconds,
                 clock() - started - seconds, margin)

@@ -1,7 +1,7 @@
 """Checkpoints: the full training state for resuming, and the small folder of weights that people use.
 
-A weights folder holds `model.json` (config, shapes, a SHA-256 per file, the model card) and `weights/`
-(orbax). Encoder and denoiser are stored in bfloat16, the motion chain in float32.
+A weights folder holds `model.json` (config, shapes, a SHA-256 per file, the model card, statistics of the training
+data) and `weights/` (orbax). Encoder and denoiser are stored in bfloat16, the motion chain in float32.
 """
 
 import hashlib
@@ -10,6 +10,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
@@ -18,7 +19,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
-from eqdiff_jax import data, motion
+from eqdiff_jax import data, motion, statistics
 from eqdiff_jax.conditioning import SIZE, encoder
 from eqdiff_jax.denoiser import roformer_of
 from eqdiff_jax.errors import InputError
@@ -26,7 +27,7 @@ from eqdiff_jax.music.grid import SHAPE
 from eqdiff_jax.training.state import TrainState, init_state
 from eqdiff_jax.types import Params
 
-MODEL, WEIGHTS = "model.json", "weights"
+MODEL, WEIGHTS, STATISTICS = "model.json", "weights", "statistics.json"
 
 
 def manager(workdir: str | Path, keep: int = 2) -> ocp.CheckpointManager:
@@ -100,10 +101,11 @@ def _verify(root: Path, step: int) -> None:
         raise InputError("its files have changed since they were written")
 
 
-def export(folder: str | Path, params: Params, motion_params, config: ConfigDict, card: str) -> None:
+def export(folder: str | Path, params: Params, motion_params, config: ConfigDict, card: str, stored: Mapping) -> None:
     """Write a weights folder: EMA weights {encoder, denoiser} in bfloat16, the motion chain in float32.
 
-    Written beside its place and renamed, replacing a folder of the same name.
+    `stored` are the statistics of the training data (`data.quantiles.statistics`). Written beside its place and
+    renamed, replacing a folder of the same name.
     """
     folder = Path(folder).absolute()
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -123,14 +125,15 @@ def export(folder: str | Path, params: Params, motion_params, config: ConfigDict
               for path, x in jax.tree_util.tree_leaves_with_path(tree)}
     hashes = _hashes(scratch / WEIGHTS, scratch)
     (scratch / MODEL).write_text(json.dumps(
-        {"card": card, "config": config.to_dict() | {"data_dir": ""}, "shapes": shapes, "sha256": hashes}, indent=1))
+        {"card": card, "config": config.to_dict() | {"data_dir": ""}, "statistics": dict(stored), "shapes": shapes,
+         "sha256": hashes}, indent=1))
     if folder.exists():
         shutil.rmtree(folder)
     os.replace(scratch, folder)
 
 
 def load(folder: str | Path) -> Params:
-    """Parameters {encoder, denoiser, motion} of a weights folder or a training workdir, float32.
+    """Parameters {encoder, denoiser, motion} and `statistics` of a weights folder or a training workdir, float32.
 
     Of a workdir: its exported weights/ if the run has finished, else the EMA of its newest checkpoint.
 
@@ -138,18 +141,18 @@ def load(folder: str | Path) -> Params:
     """
     folder = Path(folder)
     if (folder / MODEL).is_file():
-        params = _load_weights(folder)
+        params, stored = _load_weights(folder)
     elif (folder / WEIGHTS / MODEL).is_file():
-        params = _load_weights(folder / WEIGHTS)  # a finished run's export, which is hashed
+        params, stored = _load_weights(folder / WEIGHTS)  # a finished run's export, which is hashed
     elif (folder / "checkpoints").is_dir() and (folder / "config.json").is_file():
-        params = _load_workdir(folder)
+        params, stored = _load_workdir(folder)
     else:
         raise InputError(f"{folder}: no checkpoint there (neither {MODEL} nor a training run's checkpoints/ and "
                          "config.json); give the folder that train.py wrote, or leave --checkpoint out")
-    return _checked(params, folder)
+    return _checked(params, folder) | {"statistics": statistics.parse(stored, str(folder))}
 
 
-def _load_weights(folder: Path) -> Params:
+def _load_weights(folder: Path) -> tuple[Params, Mapping]:
     try:
         model = json.loads((folder / MODEL).read_text())
         hashes, shapes = model["sha256"], model["shapes"]
@@ -159,6 +162,7 @@ def _load_weights(folder: Path) -> Params:
         targets = {path: jax.ShapeDtypeStruct(tuple(shape), dtype, sharding=_one_device())
                    for path, (shape, dtype) in shapes.items()}
         hashes.items()
+        stored = model.get("statistics", {})
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{folder / MODEL} is damaged ({_first_line(error)}): copy the checkpoint again") from error
     for name, expected in hashes.items():
@@ -182,16 +186,19 @@ def _load_weights(folder: Path) -> Params:
     except Exception as error:
         raise InputError(f"{folder}: a checkpoint of another shape than its {MODEL} says, or damaged "
                          f"({_first_line(error)}): copy it again") from error
-    return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), tree)
+    return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), tree), stored
 
 
-def _load_workdir(folder: Path) -> Params:
+def _load_workdir(folder: Path) -> tuple[Params, Mapping]:
     try:
         config = ConfigDict(json.loads((folder / "config.json").read_text()))
         like = jax.eval_shape(lambda: init_state(jax.random.key(0), config))
         motion_params = motion.init_params(jax.random.key(data.motion_seed(config.data)))
+        stored = json.loads((folder / STATISTICS).read_text())
+    except OSError as error:
+        raise InputError(f"{folder / STATISTICS} cannot be read: train on, which writes it again") from error
     except (ValueError, AttributeError, KeyError, TypeError) as error:
-        raise InputError(f"{folder / 'config.json'} is damaged ({_first_line(error)})") from error
+        raise InputError(f"{folder}: config.json or {STATISTICS} is damaged ({_first_line(error)})") from error
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=_one_device()), like)
     checkpoints = manager(folder)
     if checkpoints.latest_step() is None:
@@ -201,7 +208,7 @@ def _load_workdir(folder: Path) -> Params:
     except Exception as error:
         raise InputError(f"{folder}/checkpoints cannot be read ({_first_line(error)}): it is damaged or of another "
                          "shape than config.json says") from error
-    return {**state.ema, "motion": _as_dict(state.ema.get("motion", motion_params))}
+    return {**state.ema, "motion": _as_dict(state.ema.get("motion", motion_params))}, stored
 
 
 def _checked(params: Params, folder: Path) -> Params:

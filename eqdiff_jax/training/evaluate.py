@@ -18,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from eqdiff_jax import data
-from eqdiff_jax.composer import GUIDANCE, MOST_CANDIDATES
+from eqdiff_jax.composer import MOST_CANDIDATES
 from eqdiff_jax.conditioning import LAYOUT
 from eqdiff_jax.data import movement as dancers
 from eqdiff_jax.data.pairing import says
@@ -172,7 +172,8 @@ def _played(key, params: Params, movement: systems.Movement, settings: Settings,
 
     many = settings.candidates
     return [
-        *(played(f"network alone, guidance {g:g}, fresh", guidance=g, control=0.0) for g in (GUIDANCE, 1.0)),
+        *(played(f"network alone, guidance {g:g}, fresh", guidance=g, control=0.0)
+          for g in (float(params["statistics"].guidance), 1.0)),
         *([played("network alone, bounded", fresh=False, control=0.0)] if later.any() else []),
         played("controlled, fresh", candidates=many),
         *([played("controlled, bounded", fresh=False, candidates=many)] if later.any() else []),

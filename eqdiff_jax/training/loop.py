@@ -15,7 +15,8 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from eqdiff_jax import data, motion
+from eqdiff_jax import data, motion, statistics
+from eqdiff_jax.data import quantiles
 from eqdiff_jax.errors import InputError
 from eqdiff_jax.parallel import data_parallel, first_to_all, is_first, part, replicate, shard, unreplicate
 from eqdiff_jax.training import checkpoint
@@ -31,10 +32,11 @@ from eqdiff_jax.training.throughput import throughput
 def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
     """Train as the config says; run again with the same workdir, it resumes where it stopped.
 
-    Writes workdir/config.json, checkpoints/, metrics.jsonl (rows with `step`, `loss` in nats per scored cell, tokens
-    and floating-point operations per second), samples/ every `sample_every` steps and, at the end, weights/ (EMA in
-    bfloat16, what sample.py --checkpoint takes). An interrupted run ends with the same bits as an uninterrupted one of
-    the same config. `steps` may be raised later, which bends the learning rate.
+    Writes workdir/config.json, statistics.json (of the training rows), checkpoints/, metrics.jsonl (rows with `step`,
+    `loss` in nats per scored cell, tokens and floating-point operations per second), samples/ every `sample_every`
+    steps and, at the end, weights/ (EMA in bfloat16, what sample.py --checkpoint takes). An interrupted run ends with
+    the same bits as an uninterrupted one of the same config. `steps` may be raised later, which bends the learning
+    rate.
 
     Raises:
       InputError for a config that cannot work, a workdir that belongs to another config, data or checkpoints that
@@ -45,6 +47,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
     if is_first():
         _claim(workdir, config)
     train, validation, limbs = _prepared(config, workdir)
+    stored = _statistics(workdir / checkpoint.STATISTICS, train, config) if is_first() else {}
 
     root = jax.random.key(config.seed)
     key_init, key_steps, key_validation, key_preview = (jax.random.fold_in(root, i) for i in range(4))
@@ -88,14 +91,15 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
         if checkpoints and (done % config.checkpoint_every == 0 or last):
             checkpoint.save(checkpoints, unreplicate(state))
         if is_first() and config.sample_every and (done % config.sample_every == 0 or last):
-            preview(key_preview, unreplicate(state).ema, validation["conditioning"], workdir / "samples", done)
+            weights = unreplicate(state).ema | {"statistics": statistics.parse(stored)}
+            preview(key_preview, weights, validation["conditioning"], workdir / "samples", done)
     bar.close()
     state = unreplicate(state)
     if checkpoints:
         checkpoints.close()
         # The chain that made the pairs, or the one that was trained with the rest.
         chain = state.ema.get("motion", motion.init_params(jax.random.key(data.motion_seed(config.data))))
-        checkpoint.export(workdir / "weights", state.ema, chain, config, config.card)
+        checkpoint.export(workdir / "weights", state.ema, chain, config, config.card, stored)
     return first_to_all(state)  # which also keeps the others until the first has written all
 
 
@@ -116,6 +120,18 @@ def _prepared(config: ConfigDict, workdir: Path) -> tuple[data.Mixture, dict[str
     count = len(held["tokens"])
     chosen = np.linspace(0, count - 1, min(config.validate_size, count)).astype(int)
     return train, rows_of(held, chosen, limbs), limbs
+
+
+def _statistics(path: Path, train: data.Mixture, config: ConfigDict) -> dict:
+    """Those of the training rows, kept in a file: a resumed run computes nothing."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):  # a new run, or a file torn by a kill
+        stored = quantiles.statistics(train.columns) | {name: config[name] for name in quantiles.SAMPLING}
+    scratch = path.with_suffix(".tmp")
+    scratch.write_text(json.dumps(stored))
+    os.replace(scratch, path)
+    return stored
 
 
 def rows_of(columns: dict[str, np.ndarray], rows: np.ndarray, limbs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

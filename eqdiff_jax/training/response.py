@@ -16,7 +16,7 @@ import numpy as np
 from scipy.stats import rankdata
 from tqdm import tqdm
 
-from eqdiff_jax.composer import GUIDANCE, PROCESS, compose, posterior
+from eqdiff_jax.composer import PROCESS, compose, music, posterior
 from eqdiff_jax.conditioning import LAYOUT, assemble
 from eqdiff_jax.conditioning.layout import SIZE
 from eqdiff_jax.diffusion import cell_log_likelihood
@@ -118,10 +118,10 @@ def joined(chain: Params, recordings: Iterable[tuple[str, np.ndarray]], bpm: flo
 
 
 def play(key: Array, params: Params, performances: Sequence[Performance], *, fresh: bool = False, candidates: int = 1,
-         control: float = 1.0, steps: int = 0, guidance: float = GUIDANCE, target_map: TargetMap = DEFAULT,
+         control: float = 1.0, steps: int = 0, guidance: float | None = None, target_map: TargetMap = DEFAULT,
          quiet: bool = True) -> Played:
     """The performances side by side, each window from the grid before (fresh: from none). The key is consumed."""
-    music = {name: params[name] for name in ("encoder", "denoiser")}
+    weights = music(params)
     lengths = np.array([len(p.conditioning) for p in performances])
     empty = np.full((len(performances), *SHAPE), PROCESS.mask, np.int32)
     grids, before, bucket = empty, None, jnp.zeros(len(performances), jnp.int32)
@@ -131,7 +131,7 @@ def play(key: Array, params: Params, performances: Sequence[Performance], *, fre
         # A performance that has ended waits, and is left out below.
         now = np.stack([p.conditioning[min(i, n - 1)] for p, n in zip(performances, lengths, strict=True)])
         now[:, LAYOUT["activations"]] = activations
-        change = compose(jax.random.fold_in(key, i), music, jnp.asarray(now), jnp.asarray(empty if fresh else grids),
+        change = compose(jax.random.fold_in(key, i), weights, jnp.asarray(now), jnp.asarray(empty if fresh else grids),
                          previous_conditioning=jnp.asarray(now if before is None else before), bucket=bucket,
                          candidates=candidates, control=control, steps=steps, guidance=guidance,
                          target_map=target_map)
@@ -164,10 +164,10 @@ def _places(performances: Sequence[Performance], fresh: bool) -> tuple[np.ndarra
 def measure(key: Array, params: Params, played: Played, *, fresh: bool = False, target_map: TargetMap = DEFAULT,
             seed: int = 0) -> Response:
     """The figures of the bounded windows, or of all where fresh. The key is consumed."""
-    whole = jax.tree.map(np.asarray, grid_sums(played.tokens))
+    statistics, whole = params["statistics"], jax.tree.map(np.asarray, grid_sums(played.tokens))
     heard = np.stack([whole.onsets, whole.gain, whole.sounding], axis=1)
-    has = np.asarray(achieved(Attributes(*map(jnp.asarray, of_sums(whole)))))
-    asked = np.asarray(targets(jnp.asarray(played.conditioning), target_map))
+    has = np.asarray(achieved(Attributes(*map(jnp.asarray, of_sums(whole))), statistics))
+    asked = np.asarray(targets(jnp.asarray(played.conditioning), statistics, target_map))
     kept = np.ones(len(asked), bool) if fresh else ~played.fresh
     pair = (played.member[1:] == played.member[:-1])
     member, late = played.member[kept], played.member[1:][pair]
@@ -208,8 +208,7 @@ def bits(key: Array, params: Params, tokens: np.ndarray, draws: int = 2) -> floa
 
     Half of the others are hidden with it. The key is consumed.
     """
-    music = {name: params[name] for name in ("encoder", "denoiser")}
-    parts = [_nats(jax.random.fold_in(key, i * draws + d), music, part)
+    parts = [_nats(jax.random.fold_in(key, i * draws + d), music(params), part)
              for i, part in enumerate(np.array_split(tokens, len(tokens) // BATCH + 1)) for d in range(draws)]
     return float(np.concatenate(parts).mean() / np.log(2.0) / tokens[0].size)
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from eqdiff_jax.composer import GUIDANCE, PROCESS, compose
+from eqdiff_jax.composer import PROCESS, compose, music
 from eqdiff_jax.conditioning import LAYOUT
 from eqdiff_jax.conditioning.layout import CENTRE, SCALE
 from eqdiff_jax.data.movement import source
@@ -108,7 +108,7 @@ def play(key: Array, params: Params, movement: Movement, *, fresh: bool, guidanc
     candidates: grids drawn for each window, from which phrases are taken.
     The key is consumed.
     """
-    music = {name: params[name] for name in ("encoder", "denoiser")}
+    weights = music(params)
     first = np.flatnonzero(np.diff(movement.performance, prepend=-1))
     lengths = np.diff(np.append(first, len(movement.performance)))
     made = np.zeros((len(movement.performance), *SHAPE), np.int32)
@@ -120,10 +120,10 @@ def play(key: Array, params: Params, movement: Movement, *, fresh: bool, guidanc
         rows = first + np.minimum(i, lengths - 1)  # a performance that has ended waits, and is not written
         conditioning = movement.conditioning[rows]
         conditioning[:, LAYOUT["activations"]] = heard
-        change = compose(jax.random.fold_in(key, i), music, jnp.asarray(conditioning),
+        change = compose(jax.random.fold_in(key, i), weights, jnp.asarray(conditioning),
                          jnp.asarray(empty if fresh else grids), candidates=candidates, steps=steps, bucket=bucket,
                          previous_conditioning=jnp.asarray(conditioning if before is None else before),
-                         control=control, guidance=GUIDANCE if guidance is None else guidance)
+                         control=control, guidance=guidance)
         grids, before, bucket = _valid(change), conditioning, change.bucket
         heard = np.stack([instrument_activations(grid) for grid in grids])
         made[rows[i < lengths]] = grids[i < lengths]

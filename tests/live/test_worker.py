@@ -15,7 +15,7 @@ import pytest
 from test_sample import export
 
 from eqdiff_jax import motion
-from eqdiff_jax.composer import compose
+from eqdiff_jax.composer import compose, music
 from eqdiff_jax.conditioning import LAYOUT
 from eqdiff_jax.contraction import spectral_radius
 from eqdiff_jax.diffusion.bounded_change import UNITS
@@ -96,13 +96,12 @@ def test_a_grid_is_what_compose_makes_of_its_job(params):
                                 activations=first.conditioning[LAYOUT["activations"]])
     made, target_map = make(params, job), compiled(rules)
     np.testing.assert_array_equal(made.conditioning, first.conditioning)
-    music = {name: params[name] for name in ("encoder", "denoiser")}
-    want = compose(jax.random.fold_in(jax.random.key(4), 1), music, jnp.asarray(first.conditioning),
+    want = compose(jax.random.fold_in(jax.random.key(4), 1), music(params), jnp.asarray(first.conditioning),
                    jnp.asarray(first.tokens), previous_conditioning=jnp.asarray(before), bucket=3 * UNITS, candidates=2,
                    control=0.7, target_map=target_map, temperature=1.2)
     np.testing.assert_array_equal(made.tokens, want.tokens)
     assert (made.budget, made.bucket, made.calls) == (want.budget, want.bucket, want.evaluations + SCORING)
-    np.testing.assert_array_equal(made.asked, targets(first.conditioning, target_map))
+    np.testing.assert_array_equal(made.asked, targets(first.conditioning, params["statistics"], target_map))
     assert (made.asked != make(params, job._replace(rules=None)).asked).any()
     poorer = make(params, job._replace(bucket=0))
     assert made.budget == poorer.budget + 3  # cells
@@ -119,7 +118,7 @@ def test_the_conductor_counts_the_bars_of_a_job(params, bars):
 
 @pytest.mark.parametrize("mode", ["threshold", "modulate"])
 def test_the_rules_need_no_network(params, mode):
-    made = make({"weights": params["weights"]}, first_job()._replace(mode=mode))
+    made = make({name: params[name] for name in ("weights", "statistics")}, first_job()._replace(mode=mode))
     assert (made.steps, made.wanted, made.calls, made.temperature) == (0, 0, 0, 0.0)
     assert made.code and (made.mode == mode)
 

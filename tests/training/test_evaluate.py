@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from networks import CAP, STORED
 
 from configs.tiny import get_config
 from eqdiff_jax import data, motion
-from eqdiff_jax.composer import CAP, GUIDANCE, MOST_CANDIDATES, PROCESS, posterior
+from eqdiff_jax.composer import MOST_CANDIDATES, PROCESS, posterior
 from eqdiff_jax.conditioning import LAYOUT
 from eqdiff_jax.diffusion import classifier_free, nelbo
 from eqdiff_jax.errors import InputError
@@ -31,7 +32,7 @@ def world(tmp_path_factory):
     config.depth = 1
     chain, rng = motion.init_params(jax.random.key(0)), np.random.default_rng(0)
     params = jax.tree.map(lambda x: x + 0.05 * rng.normal(size=x.shape), init_params(jax.random.key(1), config))
-    checkpoint.export(folder / "weights", params, chain, config, "random")
+    checkpoint.export(folder / "weights", params, chain, config, "random", STORED)
     return folder, checkpoint.load(folder / "weights"), data.prepare("tiny", folder / "data")
 
 
@@ -188,7 +189,7 @@ def test_every_law_is_scored_on_the_same_cells(world):
 
 def test_the_report_names_every_system_and_every_figure(found):
     names = [row["name"] for row in found.metrics]
-    assert names == [f"network alone, guidance {GUIDANCE:g}, fresh", "network alone, guidance 1, fresh",
+    assert names == ["network alone, guidance 3, fresh", "network alone, guidance 1, fresh",
                      "network alone, bounded", "controlled, fresh", "controlled, bounded", "Conductor",
                      "network, unconditional", "Markov within tracks", "unigram per track", *report.REAL]
     assert [row["name"] for row in found.fidelity] == [*names[:6], "held-out pairs"]

@@ -212,7 +212,7 @@ def test_batch_that_does_not_split_is_refused(tmp_path, monkeypatch):
 
 def test_weights_folder_and_unfinished_workdir_load_to_the_same_network(trained, tmp_path):
     root, state = trained
-    for name in ("checkpoints", "config.json"):
+    for name in ("checkpoints", "config.json", "statistics.json"):
         (tmp_path / name).symlink_to(root / "work" / name)
     small, full = checkpoint.load(root / "work" / "weights"), checkpoint.load(tmp_path)
     assert jax.tree.structure(small) == jax.tree.structure(full)
@@ -221,6 +221,9 @@ def test_weights_folder_and_unfinished_workdir_load_to_the_same_network(trained,
         np.testing.assert_array_equal(b, c)
         np.testing.assert_allclose(a, b, rtol=2**-8)  # bfloat16 keeps 8 bits
     np.testing.assert_array_equal(small["motion"].dell.w_in, full["motion"].dell.w_in)
+    (tmp_path / "statistics.json").unlink()
+    with pytest.raises(InputError, match="statistics.json cannot be read"):
+        checkpoint.load(tmp_path)
 
 
 def test_scoring_counts_every_example_once(trained):

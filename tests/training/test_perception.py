@@ -9,12 +9,13 @@ from tiny import tiny
 
 from eqdiff_jax import data, motion
 from eqdiff_jax.conditioning import LAYOUT
-from eqdiff_jax.data import limb_windows, recordings, source
+from eqdiff_jax.data import limb_windows, quantiles, recordings, source
 from eqdiff_jax.data.limb_windows import FRAMES
 from eqdiff_jax.data.paired_music import PairedConfig
 from eqdiff_jax.errors import InputError
 from eqdiff_jax.motion import dell, lim_rps
 from eqdiff_jax.motion.chain import prepare
+from eqdiff_jax.targets import targets
 from eqdiff_jax.training import checkpoint, train_and_evaluate
 from eqdiff_jax.training.perception import perceive, perceived
 from eqdiff_jax.types import Kind
@@ -95,6 +96,24 @@ def test_a_run_may_start_from_a_checkpoint(world, tmp_path):
     with pytest.raises(InputError, match="a network of another shape"):
         train_and_evaluate(tiny(folder, data="tiny_real", width=128, initial=str(tmp_path / "first" / "weights")),
                            tmp_path / "third")
+
+
+def test_a_checkpoint_is_steered_by_the_statistics_of_its_own_data(world, tmp_path):
+    """Two runs on two datasets: each keeps its own tables, and the same movement asks for other ranks."""
+    folder, rows = world
+    loaded = {}
+    for name, changes in {"tiny_real": {"guidance": 2.0}, "tiny": {}}.items():
+        train_and_evaluate(tiny(folder, data=name, steps=2, **changes), tmp_path / name)
+        loaded[name] = checkpoint.load(tmp_path / name)["statistics"]
+    for made, row in zip(loaded["tiny_real"].sources, quantiles.source_quantiles(quantiles.complete(rows)[0]).values(),
+                         strict=True):
+        np.testing.assert_allclose(made, row, atol=2e-5)
+    assert [float(found.guidance) for found in loaded.values()] == [2.0, 3.0]
+    for name in ("sources", "values", "spreads", "notes"):
+        ours, others = (getattr(found, name) for found in loaded.values())
+        assert (np.asarray(ours) != others).any(), name
+    asked = [np.asarray(targets(jnp.asarray(rows["conditioning"][:20]), found)) for found in loaded.values()]
+    assert (np.abs(asked[0] - asked[1]).max(0) > 0.05).all()
 
 
 def test_pairs_without_limbs_cannot_train_perception(tmp_path):

@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from networks import random_params
+from networks import CAP, random_params
 
 from eqdiff_jax import motion
-from eqdiff_jax.composer import CAP, PROCESS
+from eqdiff_jax.composer import PROCESS
 from eqdiff_jax.conditioning import LAYOUT
 from eqdiff_jax.errors import InputError
 from eqdiff_jax.motion.windows import FRAME_RATE, window_seconds
@@ -26,7 +26,7 @@ from eqdiff_jax.training.response import (
 from eqdiff_jax.types import Change
 
 BPM = 240.0
-NOBODY = {"encoder": None, "denoiser": None}
+NOBODY = {"encoder": None, "denoiser": None, "statistics": None}
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +157,6 @@ def test_a_performance_does_not_hear_its_neighbours():
     assert (played.changed <= played.budget).all()
     np.testing.assert_array_equal(played.changed[1:][bounded[1:]],
                                   (played.tokens[1:] != played.tokens[:-1]).sum((1, 2))[bounded[1:]])
-    broken = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), params)
+    broken = params | {"denoiser": jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), params["denoiser"])}
     with pytest.raises(InputError, match="the network gave NaN"):
         play(jax.random.key(0), broken, made, steps=2)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from networks import random_params
+from networks import STATISTICS, random_params
 from scipy.stats import pearsonr, spearmanr
 
 from eqdiff_jax.conditioning import LAYOUT
@@ -54,7 +54,7 @@ def figures(monkeypatch):
     """measure without the network's bits, its errors from few draws."""
     monkeypatch.setattr(response, "bits", lambda *_: 0.0)
     monkeypatch.setattr(response, "RESAMPLES", 12)
-    return lambda made, **options: measure(jax.random.key(0), {}, made, **options)
+    return lambda made, **options: measure(jax.random.key(0), {"statistics": STATISTICS}, made, **options)
 
 
 def first(pairs):
@@ -64,7 +64,8 @@ def first(pairs):
 def ranks(made):
     """Targets and achieved ranks [W, 7] of each window."""
     has = of_sums(jax.tree.map(np.asarray, grid_sums(made.tokens)))
-    return np.asarray(targets(jnp.asarray(made.conditioning))), np.asarray(achieved(Attributes(*map(jnp.asarray, has))))
+    return (np.asarray(targets(jnp.asarray(made.conditioning), STATISTICS)),
+            np.asarray(achieved(Attributes(*map(jnp.asarray, has)), STATISTICS)))
 
 
 def spearman(a, b):

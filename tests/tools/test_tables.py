@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from eqdiff_jax.music.tables import TABLES, with_tables
+from tools.tables import TABLES, with_tables
 
 DOCS = Path(__file__).parents[2] / "docs"
 

@@ -4,9 +4,10 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
-from eqdiff_jax.music.enums import case_names, rust_enum, swift_enum
 from eqdiff_jax.music.vocabulary import VOCABULARY
+from tools.enums import case_names, rust_enum, swift_enum
 
 MAIN = """
 fn main() {
@@ -52,7 +53,7 @@ def test_swift_has_the_ids_and_names():
 
 def test_the_module_prints_either_and_refuses_others():
     def run(*arguments: str) -> subprocess.CompletedProcess:
-        return subprocess.run([sys.executable, "-m", "eqdiff_jax.music.enums", *arguments],
+        return subprocess.run([sys.executable, "tools/enums.py", *arguments], cwd=Path(__file__).parents[2],
                               capture_output=True, text=True, check=False)
     assert run("rust").stdout == rust_enum()
     assert run("swift").stdout == swift_enum()

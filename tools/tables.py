@@ -1,8 +1,9 @@
 """The tables of docs/music.md, docs/performance.md and docs/conditioning.md, made from the code.
 
-    python -m eqdiff_jax.music.tables docs/music.md      writes them between their marks in the file
+    python tools/tables.py docs/music.md      writes them between their marks in the file
 """
 
+import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -15,7 +16,10 @@ from eqdiff_jax.music.midi_tables import CHANNELS, DRUM_NOTES, EFFECT_CONTROLS, 
 from eqdiff_jax.music.modulation import mapping_table
 from eqdiff_jax.music.strudel import EFFECTS, SYNTHS, gain_text
 from eqdiff_jax.music.vocabulary import VOCABULARY
+from eqdiff_jax.statistics import parse
 from eqdiff_jax.targets import DEFAULT_RULES, MEANINGS, lipschitz
+
+SHIPPED = Path(__file__).parents[1] / "checkpoints" / "default" / "model.json"
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -78,8 +82,8 @@ def effect_table() -> str:
 
 
 def target_table() -> str:
-    """What the movement asks: each target's attribute, source and map, and its Lipschitz constant."""
-    constants = lipschitz()
+    """What the movement asks: each target's attribute, source and map, its constant for the shipped weights."""
+    constants = lipschitz(parse(json.loads(SHIPPED.read_text())["statistics"]))
     return _table(("target", "what of the grid", "slot", "low to high", "curve", "weight", "sections", "constant"), [
         (name, MEANINGS[name], rule.source, f"{rule.low:g} to {rule.high:g}", rule.curve, f"{rule.weight:g}",
          ", ".join(f"{section} {shift:+g}" for section, shift in rule.sections.items()) or "–",
