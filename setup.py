@@ -23,7 +23,7 @@ class BuildPy(build_py):
 
 setup(
     name="eqdiff_jax",
-    version="0.2.0",
+    version="0.2.0.dev0",
     description="Movement to music: equilibrium solvers and discrete diffusion for twelve-track grids",
     long_description=(Path(__file__).parent / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",

@@ -38,8 +38,8 @@ from eqdiff_jax.live import engine, stage, worker  # noqa: E402
 from eqdiff_jax.live.budget import Budget, opening, pace  # noqa: E402
 from eqdiff_jax.live.clock import InnerClock, Reading  # noqa: E402
 from eqdiff_jax.live.source import open_source  # noqa: E402
+from eqdiff_jax.paths import CACHE, SHIPPED  # noqa: E402
 from eqdiff_jax.training import checkpoint, state  # noqa: E402
-from sample import CACHE, SHIPPED  # noqa: E402
 
 FLOOD = """
 import random, socket, struct, sys, time

@@ -40,8 +40,8 @@ from eqdiff_jax.motion.limbs import REST_FRAME  # noqa: E402
 from eqdiff_jax.motion.skeleton import LIMB  # noqa: E402
 from eqdiff_jax.music import events  # noqa: E402
 from eqdiff_jax.music.grid import SOUNDS  # noqa: E402
+from eqdiff_jax.paths import CACHE, SHIPPED  # noqa: E402
 from eqdiff_jax.training import checkpoint, response  # noqa: E402
-from sample import CACHE, SHIPPED  # noqa: E402
 
 PHASE = 20.0  # s of each part of a script
 EASE = 0.25  # s that a body takes from one part to the next, from the change on: limbs do not jump

@@ -6,7 +6,7 @@ if TYPE_CHECKING:
     from eqdiff_jax.cascade import lipschitz_cascade
     from eqdiff_jax.composer import compose
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 __all__ = ["compose", "lipschitz_cascade"]
 

@@ -13,13 +13,13 @@ import pytest
 from jsonschema import Draft202012Validator
 from test_sample import export
 
-import live
+from eqdiff_jax.cli import live
 from eqdiff_jax.composer import MOST_CANDIDATES
 from eqdiff_jax.control import MOST
 from eqdiff_jax.live import stage
 from eqdiff_jax.live.log import BAR_SCHEMA
 
-ROOT = Path(live.__file__).parent
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")

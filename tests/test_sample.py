@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from networks import CAP, SLACK, STORED
 
-import sample
-from eqdiff_jax import motion, performance
+from eqdiff_jax import motion, paths, performance
+from eqdiff_jax.cli import sample
 from eqdiff_jax.composer import MOST_CANDIDATES, compose, music
 from eqdiff_jax.conditioning import Encoder
 from eqdiff_jax.control import MOST
@@ -41,7 +41,7 @@ def export(folder, width=64, conditioning=104, noise=0.1):
 
 @pytest.fixture(scope="module", autouse=True)
 def _cache(tmp_path_factory):
-    sample.CACHE = tmp_path_factory.mktemp("xla")  # not the user's own
+    paths.CACHE = tmp_path_factory.mktemp("xla")  # not the user's own
 
 
 @pytest.fixture(scope="module")

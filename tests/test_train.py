@@ -11,7 +11,9 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.mark.parametrize(("flags", "says"), [
     (["--config=configs/tiny.py"], "give both"),
-    (["--config=configs/nothing.py"], "configs/nothing.py"),
+    (["--config=configs/nothing.py"], "configs/nothing.py: no such config file"),
+    (["--config=tiny"], "give both"),
+    (["--config=tyny", "--workdir={dir}"], "those that come along are default, roformer_86m, tiny"),
     (["--config=configs/tiny.py", "--config.nosuch=1"], "nosuch"),
     (["--config=configs/tiny.py", "--config.width=100", "--workdir={dir}"], "width 100"),
     (["--config=configs/tiny.py", "--workdir={dir}", "stray"], "stray"),

@@ -13,8 +13,8 @@ from eqdiff_jax.diffusion import legal_log_posterior, sample
 from eqdiff_jax.diffusion.bounded_change import UNITS
 from eqdiff_jax.music import LEGAL
 from eqdiff_jax.music.grid import BAR, REST, SHAPE
+from eqdiff_jax.paths import SHIPPED
 from eqdiff_jax.training import checkpoint
-from sample import SHIPPED
 
 MANY, FEW, CANDIDATES = 250, 6, 3
 

@@ -12,11 +12,11 @@ import socket
 from pathlib import Path
 from urllib.parse import parse_qs
 
+from eqdiff_jax import paths
 from eqdiff_jax.errors import InputError
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-INSTALL = "npm ci --prefix web"
 TOKEN = re.compile(r"[A-Za-z0-9_-]{8,128}")
 KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".mjs": "text/javascript"}
 SEND_BUFFER = 1 << 16  # bytes; what lies in it is too late to be replaced by newer values
@@ -65,7 +65,8 @@ class Files:
         if not (self.web / "index.html").is_file():
             raise InputError(f"the page is missing ({self.web / 'index.html'}): start from a whole checkout")
         if not (self.strudel / "index.js").is_file():
-            raise InputError(f"Strudel is not installed ({self.strudel / 'index.js'} is missing): run `{INSTALL}`")
+            raise InputError(f"Strudel is not installed ({self.strudel / 'index.js'} is missing): run "
+                             f"`{paths.INSTALL}`")
 
     def find(self, path: str) -> Path | None:
         """The file behind a path as it stands in the request, or None."""

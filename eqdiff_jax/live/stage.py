@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import jax
 
-from eqdiff_jax import control, motion, targets
+from eqdiff_jax import control, motion, paths, targets
 from eqdiff_jax.composer import MOST_CANDIDATES
 from eqdiff_jax.conditioning.layout import BPM_RANGE, genre_vector
 from eqdiff_jax.errors import InputError
@@ -36,7 +36,7 @@ from eqdiff_jax.motion.limbs import REST_FRAME
 from eqdiff_jax.music import modulation
 from eqdiff_jax.training import checkpoint
 
-WEB = Path(__file__).resolve().parents[2] / "web"
+WEB = paths.WEB
 FAREWELL = 0.2  # s for the last message to leave
 
 
@@ -59,6 +59,7 @@ class Options(NamedTuple):
     candidates: int = 1  # grids that phrases are taken from
     control: float = 1.0  # how strongly the targets of the movement count
     targets: str | None = None  # a file of them, targets.py
+    page: str | None = None  # folder whose node_modules hold Strudel, None for the usual one
 
 
 def check(options: Options) -> None:
@@ -114,7 +115,8 @@ async def run(options: Options, *, say: Callable[[str], None] = print, stop: asy
     cast.fallback = source.frames if source.stays else Leaving(source.frames, cast)
     async with contextlib.AsyncExitStack() as stack:
         server = await stack.enter_async_context(Server(
-            *http, web=WEB, node_modules=WEB / "node_modules", token=options.token, clock=time.monotonic))
+            *http, web=WEB, node_modules=paths.node_modules(WEB, options.page), token=options.token,
+            clock=time.monotonic))
         inbox = Controlled(cast, *osc, map=rows, clock=time.monotonic) if source.script is None else None
         if inbox is not None:
             await stack.enter_async_context(inbox)

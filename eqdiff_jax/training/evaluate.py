@@ -18,6 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from eqdiff_jax import data
+from eqdiff_jax.cli.shell import guarded
 from eqdiff_jax.composer import MOST_CANDIDATES
 from eqdiff_jax.conditioning import LAYOUT
 from eqdiff_jax.data import movement as dancers
@@ -27,6 +28,7 @@ from eqdiff_jax.errors import InputError
 from eqdiff_jax.music import DESCRIPTORS, metrics
 from eqdiff_jax.music.descriptors import of_events
 from eqdiff_jax.music.grid import TRACKS, events
+from eqdiff_jax.paths import SHIPPED
 from eqdiff_jax.training import baselines, checkpoint, report, response, systems
 from eqdiff_jax.training.score import Columns, Scored, compare, groups, observed, paired, rate
 from eqdiff_jax.types import Params
@@ -274,12 +276,12 @@ def _nearest(system: System) -> dict:
             **dict(zip(("least", "q05", "median", "q95"), points.tolist(), strict=True))}
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None, prog: str = "evaluate") -> int:
     """Print the tables, and keep them with the pictures where --out says."""
     default = Settings()
-    parser = argparse.ArgumentParser(prog="evaluate", description=__doc__.splitlines()[0],
+    parser = argparse.ArgumentParser(prog=prog, description=__doc__.splitlines()[0],
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--checkpoint", default="checkpoints/default", help="weights folder or training workdir")
+    parser.add_argument("--checkpoint", default=str(SHIPPED), help="weights folder or training workdir")
     parser.add_argument("--data", default="demo", help=f"data config: {', '.join(data.CONFIGS)}, "
                         "logs:FOLDER or midi:FOLDER")
     parser.add_argument("--data_dir", default="runs/data", help="where the pairs are, or are built")
@@ -296,7 +298,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     args.dancers = tuple(filter(None, args.dancers.split("+")))
     settings = Settings(*(getattr(args, name) for name in Settings._fields))
-    try:
+
+    def run() -> int:
         check(settings)
         if args.out:
             report.claim(args.out)
@@ -306,11 +309,10 @@ def main(argv: list[str] | None = None) -> int:
         text = report.markdown(found, args.checkpoint, args.data)
         if args.out:
             report.write(args.out, found, text, {"checkpoint": args.checkpoint, "data": args.data})
-    except InputError as error:
-        print(f"evaluate: {error}", file=sys.stderr)
-        return 2
-    print(text)
-    return 0
+        print(text)
+        return 0
+
+    return guarded(prog, run)
 
 
 if __name__ == "__main__":

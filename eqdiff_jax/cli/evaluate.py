@@ -1,0 +1,12 @@
+"""Report how a checkpoint predicts held-out grids and follows held-out movement; see training/evaluate.py."""
+
+import sys
+
+from eqdiff_jax.cli.shell import cache_compilations
+from eqdiff_jax.training.evaluate import main
+
+
+def run() -> None:
+    """The installed command eqdiff-evaluate."""
+    cache_compilations()
+    sys.exit(main(prog="eqdiff-evaluate"))
