@@ -9,12 +9,11 @@ the shipped encoder (LayerNorm) and p(tokens | c), for which published bounds of
 import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from matplotlib.figure import Figure
 
 from eqdiff_jax import motion
 from eqdiff_jax.cascade_search import (
@@ -38,6 +37,9 @@ from eqdiff_jax.motion.windows import boundaries, padded_trajectory, window_mean
 from eqdiff_jax.statistics import Statistics
 from eqdiff_jax.targets import DEFAULT_RULES, lipschitz, targets
 from eqdiff_jax.types import Array, CascadeRow, Certificate, Kind, Params
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Slots whose proved constant is smaller news than their range, and those that jump; the widest they can move.
 RANGES = {
@@ -281,8 +283,9 @@ def draw(rows: Iterable[CascadeRow], path: str | Path) -> None:
     picture(rows).savefig(path, dpi=110, metadata={"Software": None})
 
 
-def picture(rows: Iterable[CascadeRow]) -> Figure:
+def picture(rows: Iterable[CascadeRow]) -> "Figure":
     """Bound (bar) beside the worst found (dot) per stage, log axis, coloured by kind."""
+    from matplotlib.figure import Figure  # half a second, for those who draw
     rows = [row for row in rows if row.bound > 0]
     colours = {Kind.PROVED: "#2a7f62", Kind.ESTIMATED: "#c77d1e", Kind.RANGE: "#7a6fb0"}
     figure = Figure(figsize=(10, 0.5 * len(rows) + 1.4), layout="constrained")

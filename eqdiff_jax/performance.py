@@ -23,7 +23,7 @@ from eqdiff_jax.conditioning.layout import BPM_RANGE, genre_vector
 from eqdiff_jax.diffusion import SAMPLERS
 from eqdiff_jax.errors import InputError
 from eqdiff_jax.motion.windows import padded_trajectory, require_windows, window_means, window_seconds
-from eqdiff_jax.music import LEGAL, VOCABULARY, descriptors, draw, song_to_strudel, to_midi
+from eqdiff_jax.music import LEGAL, VOCABULARY, descriptors, song_to_strudel, to_midi
 from eqdiff_jax.music.conductor import conduct, initial_state, instrument_activations
 from eqdiff_jax.music.grid import SHAPE
 from eqdiff_jax.types import CascadeRow, MotionFrame, Params
@@ -205,6 +205,7 @@ class Output:
 
     def write(self, performance: Performance, summary: dict, settings: Settings) -> list[Path]:
         """grids.npz, song.strudel.js, song.mid, grids.png, report.json; returns their paths."""
+        from eqdiff_jax.music.picture import draw  # half a second, while the music is there already
         np.savez(self.scratch / "grids.npz", **performance._asdict())
         (self.scratch / "song.strudel.js").write_text(song_to_strudel(performance.tokens, bpm=settings.bpm))
         to_midi(performance.tokens, bpm=settings.bpm).save(self.scratch / "song.mid")

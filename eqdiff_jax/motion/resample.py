@@ -1,7 +1,6 @@
 """Time-stamped poses at any rate -> poses at exactly 60 Hz, gaps bridged."""
 
 import numpy as np
-from scipy.interpolate import CubicSpline
 from scipy.spatial.transform import Rotation
 
 from eqdiff_jax.errors import InputError
@@ -58,6 +57,7 @@ def resample(
     # a frame that coincides with a sample takes that sample's confidence alone
     low = np.where(share[:, None] < 1.0 - 1e-6, confidence[before], 1.0)
     high = np.where(share[:, None] > 1e-6, confidence[before + 1], 1.0)
+    from scipy.interpolate import CubicSpline  # for files only; much else comes with it
     return CubicSpline(times, positions)(grid), turned, np.minimum(low, high)
 
 

@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -19,13 +20,15 @@ import numpy as np
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
-from eqdiff_jax import data, motion, statistics
+from eqdiff_jax import motion, statistics
 from eqdiff_jax.conditioning import SIZE, encoder
 from eqdiff_jax.denoiser import roformer_of
 from eqdiff_jax.errors import InputError
 from eqdiff_jax.music.grid import SHAPE
-from eqdiff_jax.training.state import TrainState, init_state
 from eqdiff_jax.types import Params
+
+if TYPE_CHECKING:
+    from eqdiff_jax.training.state import TrainState
 
 MODEL, WEIGHTS, STATISTICS = "model.json", "weights", "statistics.json"
 
@@ -45,7 +48,7 @@ def _alone() -> ocp.options.MultiprocessingOptions:
     return ocp.options.MultiprocessingOptions(active_processes={0}, barrier_sync_key_prefix="first")
 
 
-def save(checkpoints: ocp.CheckpointManager, state: TrainState) -> None:
+def save(checkpoints: ocp.CheckpointManager, state: "TrainState") -> None:
     """Write the state under its own step, and its files' hashes to hashes/STEP.json; InputError when that fails."""
     step, root = int(state.step), Path(checkpoints.directory)
     try:
@@ -65,7 +68,7 @@ def save(checkpoints: ocp.CheckpointManager, state: TrainState) -> None:
                          "room and run again, the earlier ones are intact") from error
 
 
-def restore(checkpoints: ocp.CheckpointManager, like: TrainState) -> TrainState:
+def restore(checkpoints: ocp.CheckpointManager, like: "TrainState") -> "TrainState":
     """The newest state that is whole, or `like` when there is none.
 
     A step whose files do not have the hashes noted for them, or that cannot be read, is moved to `damaged/`, with a
@@ -190,6 +193,8 @@ def _load_weights(folder: Path) -> tuple[Params, Mapping]:
 
 
 def _load_workdir(folder: Path) -> tuple[Params, Mapping]:
+    from eqdiff_jax import data  # who plays finished weights needs no datasets
+    from eqdiff_jax.training.state import init_state
     try:
         config = ConfigDict(json.loads((folder / "config.json").read_text()))
         like = jax.eval_shape(lambda: init_state(jax.random.key(0), config))
