@@ -53,6 +53,8 @@ def get_config() -> ConfigDict:
         # Perception: given (z as stored) | frozen (z from limbs, by the chain as it is) | joint (the chain learns, too,
         # with `smoothness` times the squared rate of z*). initial: a checkpoint to start from, or "".
         "perception": "given",
+        # Of every equilibrium of the run: picard | anderson | broyden | jaxopt_anderson | jaxopt_broyden.
+        "solver": "picard",
         "smoothness": 0.0,
         "initial": "",
         # Bookkeeping, in steps; validate_every and checkpoint_every are multiples of log_every.

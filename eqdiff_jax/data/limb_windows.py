@@ -6,7 +6,7 @@ import numpy as np
 
 from eqdiff_jax.data.movement import TEMPI, MotionSource, played, source
 from eqdiff_jax.errors import InputError
-from eqdiff_jax.motion.settled import PERIOD
+from eqdiff_jax.motion.equilibrium_chain import PERIOD
 from eqdiff_jax.motion.windows import FRAME_RATE, window_seconds
 
 LONGEST = int(np.ceil(window_seconds(min(TEMPI)) * FRAME_RATE))  # frames of a window

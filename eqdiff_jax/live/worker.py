@@ -34,7 +34,6 @@ from eqdiff_jax.types import Array, Dynamics, Params
 
 SCORING = ROUNDS + 1  # guided steps that weighing the phrases takes as long as
 NICE = 5  # the process yields to the one that keeps time
-SOLVE = 64  # Gauss-Seidel sweeps to DELL's equilibrium, each at a rate below 0.9
 
 
 class Job(NamedTuple):
@@ -149,16 +148,10 @@ def _jacobian(weights: dell.DellWeights, limbs: Array) -> Array:
     """The Jacobian [160, 160] of DELL's coupled map at its equilibrium for one limb frame held for ever."""
     inputs = dell.features(limbs)
 
-    def sweep(_, z: tuple[Array, Array]) -> tuple[Array, Array]:
-        h = dell.fast_map(weights, z[0], z[1], inputs)
-        return h, dell.slow_map(weights, z[1], weights.w_out @ h)
-
     def joint(z: Array) -> Array:
-        h, y = z[:dell.FAST], z[dell.FAST:]
-        return jnp.concatenate([dell.fast_map(weights, h, y, inputs), dell.slow_map(weights, y, weights.w_out @ h)])
+        return jnp.concatenate(dell.joint_map(weights, z[:dell.FAST], z[dell.FAST:], inputs))
 
-    h, y = jax.lax.fori_loop(0, SOLVE, sweep, (jnp.zeros(dell.FAST), jnp.zeros(dell.SLOW)))
-    return jax.jacfwd(joint)(jnp.concatenate([h, y]))
+    return jax.jacfwd(joint)(jnp.concatenate(dell.equilibrium(weights, inputs).value))
 
 
 def local_margin(weights: motion.MotionWeights, limbs: np.ndarray) -> float:

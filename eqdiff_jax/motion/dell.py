@@ -20,9 +20,10 @@ from eqdiff_jax.contraction.gains import max_norm
 from eqdiff_jax.contraction.lipschitz import cayley
 from eqdiff_jax.contraction.norms import spectral_norm
 from eqdiff_jax.contraction.rounding import gamma, roundoff
+from eqdiff_jax.equilibrium import SOLVERS, coupled_fixed_point
 from eqdiff_jax.equilibrium.picard import iterate
 from eqdiff_jax.motion.skeleton import REST
-from eqdiff_jax.types import Array, Certificate, Kind
+from eqdiff_jax.types import Array, Certificate, Kind, Solution, Solver
 
 LIMBS, FEATURES = 27, 8
 FAST, SLOW = 128, 32
@@ -171,6 +172,37 @@ def fast_map(weights: DellWeights, h: Array, y: Array, inputs: Array) -> Array:
 def slow_map(weights: DellWeights, y: Array, x_mean: Array) -> Array:
     """F2: tanh(0.5 W xbar + U y + b_y), y [32], xbar [32]."""
     return jnp.tanh(weights.u_slow @ y + (weights.w_slow @ x_mean + weights.bias_slow))
+
+
+def joint_map(weights: DellWeights, h: Array, y: Array, inputs: Array) -> tuple[Array, Array]:
+    """(F1(h, y), F2(y, W_out h)): both equations of a frozen frame, each block from the old values."""
+    return fast_map(weights, h, y, inputs), slow_map(weights, y, weights.w_out @ h)
+
+
+def equilibrium(weights: DellWeights, inputs: Array, *, solver: Solver = SOLVERS["picard"], **options) -> Solution:
+    """The joint equilibrium (h*, y*) of a frame that is held for ever: h* = F1(h*, y*), y* = F2(y*, W_out h*).
+
+    Swept block by block (Gauss-Seidel) from zero; both row sums of the gains are 0.9, so it exists, is the only one and
+    is reached at that rate for every parameter value.
+
+    Args:
+      weights: from `weights`.
+      inputs: [216] network input of the frame, `features(limbs)`.
+      solver: a record of `equilibrium.SOLVERS`.
+      options: `fixed_point`'s: adjoint, rtol, atol, max_steps, trace.
+    Returns:
+      Solution, value (h [128], y [32]); differentiable in weights and inputs.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> w = weights(init_params(jax.random.key(0)))
+      >>> solution = equilibrium(w, jnp.ones(LIMBS * FEATURES))
+      >>> bool(jnp.abs(fast_map(w, *solution.value, jnp.ones(LIMBS * FEATURES)) - solution.value[0]).max() < 1e-5)
+      True
+    """
+    maps = (lambda z, w, x: fast_map(w, z[0], z[1], x), lambda z, w, x: slow_map(w, z[1], w.w_out @ z[0]))
+    start = (jnp.zeros_like(weights.bias), jnp.zeros_like(weights.bias_slow))
+    return coupled_fixed_point(maps, start, weights, inputs, sweep="gauss_seidel", solver=solver, **options)
 
 
 def step(weights: DellWeights, state: DellState, limbs: Array) -> tuple[DellState, DellFrame]:

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from eqdiff_jax import data, motion, statistics
 from eqdiff_jax.data import quantiles
+from eqdiff_jax.equilibrium import SOLVERS
 from eqdiff_jax.errors import InputError
 from eqdiff_jax.parallel import data_parallel, first_to_all, is_first, part, replicate, shard, unreplicate
 from eqdiff_jax.training import checkpoint
@@ -82,7 +83,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | Path) -> TrainState:
             row = {"step": done} | {name: float(value) for name, value in metrics.items()} | {"loss": loss}
             if is_first() and (done % config.validate_every == 0 or last):
                 ema = unreplicate(state).ema
-                held = perceived(ema["motion"], validation) if limbs else validation
+                held = perceived(ema["motion"], validation, solver=SOLVERS[config.solver]) if limbs else validation
                 bits = score(key_validation, ema, held, draws=8)
                 row["validation_bits"] = rate(bits, observed(held), groups(held)).bits
             log.write(row, len(losses))
@@ -198,6 +199,8 @@ def check(config: ConfigDict, devices: int = 1) -> None:
                          "bfloat16")
     if config.perception not in MODES:
         raise InputError(f"unknown perception {config.perception!r}: choose one of {', '.join(MODES)}")
+    if config.solver not in SOLVERS:
+        raise InputError(f"unknown solver {config.solver!r}: choose one of {', '.join(SOLVERS)}")
     if config.perception != "given" and ("+" in config.data or not getattr(data.config_of(config.data), "sources", ())):
         raise InputError(f"perception {config.perception} needs the limbs behind the pairs, which {config.data} does "
                          "not keep: use shippable or experiment")

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from eqdiff_jax.composer import PROCESS
 from eqdiff_jax.conditioning import encoder
 from eqdiff_jax.diffusion import antithetic_times, legal_log_posterior
+from eqdiff_jax.equilibrium import SOLVERS
 from eqdiff_jax.music import LEGAL
 from eqdiff_jax.music.grid import REST
 from eqdiff_jax.parallel import AXIS
@@ -64,7 +65,8 @@ def make_loss(config: ConfigDict) -> Callable[[Params, Array, Batch], tuple[Arra
         roughness = jnp.zeros(len(place))
         if config.perception != "given":
             chain = params["motion"] if config.perception == "joint" else jax.lax.stop_gradient(params["motion"])
-            conditioning, roughness = perceive(chain, conditioning, batch["limbs"], batch["inside"])
+            conditioning, roughness = perceive(chain, conditioning, batch["limbs"], batch["inside"],
+                                               solver=SOLVERS[config.solver])
         blurred = jax.vmap(lambda place, c: blur(jax.random.fold_in(key_blur, place), c, noise=config.condition_noise,
                                                  forget=config.condition_forget))(place, conditioning)
         embedding = encoder.apply({"params": params["encoder"]}, blurred)

@@ -189,6 +189,7 @@ def test_a_workdir_of_another_config_is_refused(trained):
     ({"data": "nosuch"}, "unknown data config"), ({"width": 100}, "width 100"), ({"patch": 3}, "patch 3"),
     ({"dtype": "int8"}, "int8"), ({"steps": 0}, "steps is 0"),
     ({"loss": "mse"}, "unknown loss .mse.: choose one of score_"),
+    ({"solver": "newton"}, "unknown solver .newton.: choose one of anderson"),
     ({"accumulate": 3}, "batch 8 is not a positive multiple of 3"), ({"checkpoint_every": 3}, "checkpoint_every 3")])
 def test_a_config_that_cannot_work_is_refused_before_anything_is_written(tmp_path, change, says):
     with pytest.raises(InputError, match=says):

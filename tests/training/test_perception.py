@@ -12,6 +12,7 @@ from eqdiff_jax.conditioning import LAYOUT
 from eqdiff_jax.data import limb_windows, quantiles, recordings, source
 from eqdiff_jax.data.limb_windows import FRAMES
 from eqdiff_jax.data.paired_music import PairedConfig
+from eqdiff_jax.equilibrium.jaxopt_backend import JaxoptAnderson, JaxoptBroyden
 from eqdiff_jax.errors import InputError
 from eqdiff_jax.motion import dell, lim_rps
 from eqdiff_jax.motion.chain import prepare
@@ -67,17 +68,23 @@ def test_a_missing_recording_is_named(limbs):
         limb_windows(limbs, ["gone"], np.array([[0, 240]]))
 
 
-def test_joint_training_moves_the_chain_and_keeps_its_certificates(world, tmp_path):
-    """Frozen leaves it bit for bit; joint at an absurd rate moves it far, and every bound is still proved."""
+def test_joint_training_moves_the_chain_and_keeps_its_certificates(world, tmp_path, monkeypatch):
+    """Frozen leaves it bit for bit; joint at an absurd rate moves it far, and every bound is still proved. The config's
+    solver is the one that runs."""
     folder, _ = world
     fresh = motion.init_params(jax.random.key(0))
-    for mode in ("frozen", "joint"):
-        config = tiny(folder, data="tiny_real", perception=mode, smoothness=1e-3, learning_rate=0.03, steps=4,
-                      condition_dropout=0.0, batch=8)
+    used = []
+    for solver in (JaxoptAnderson, JaxoptBroyden):
+        monkeypatch.setattr(solver, "step", lambda self, *args, step=solver.step: used.append(type(self)) or step(
+            self, *args))
+    for mode, solver in (("frozen", "jaxopt_anderson"), ("joint", "jaxopt_broyden")):
+        config = tiny(folder, data="tiny_real", perception=mode, solver=solver, smoothness=1e-3,
+                      learning_rate=0.03, steps=4, condition_dropout=0.0, batch=8)
         state = train_and_evaluate(config, tmp_path / mode)
         moved = [np.abs(np.asarray(a) - np.asarray(b)).max() for a, b in zip(
             jax.tree.leaves(state.params["motion"]), jax.tree.leaves(fresh), strict=True)]
         assert max(moved) == 0.0 if mode == "frozen" else min(moved) > 0.01
+    assert set(used) == {JaxoptAnderson, JaxoptBroyden}
     weights = prepare(state.params["motion"])
     found = dell.certificates(weights.dell) | lim_rps.certificates(weights.cross)
     assert all(c.kind == Kind.PROVED for c in found.values()) and found["coupled"].bound <= 0.9 + 1e-6

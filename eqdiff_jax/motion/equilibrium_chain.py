@@ -9,8 +9,9 @@ Equilibria do not remember: the 24 frames of a slow block are solved at once, an
 carried in time.
 """
 
+from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,45 +19,48 @@ import jax.numpy as jnp
 from eqdiff_jax.equilibrium import SOLVERS, Implicit, fixed_point
 from eqdiff_jax.motion import dell, lim_rps
 from eqdiff_jax.motion.chain import MotionParams, prepare
-from eqdiff_jax.types import Array
+from eqdiff_jax.types import Array, Solver
 
 PERIOD = dell.SLOW_PERIOD
 # Gains of 0.6 and 0.4: plain iterations gain a digit in five cheap steps, forward and backward.
-_SOLVE = partial(fixed_point, solver=SOLVERS["picard"], adjoint=Implicit("fixed_point", solver=SOLVERS["picard"]))
+DEFAULT_SOLVER, ADJOINT = SOLVERS["picard"], Implicit("fixed_point", solver=SOLVERS["picard"])
 
 
-class Settled(NamedTuple):
+class AtEquilibrium(NamedTuple):
     """T frames at equilibrium, in the units of MotionFrame."""
 
     z: Array  # [T, 32]
     velocity: Array  # [T, 32] per second
 
 
-def settled(params: MotionParams, limbs: Array) -> Settled:
+def equilibrium_chain(params: MotionParams, limbs: Array, *, solver: Solver = DEFAULT_SOLVER) -> AtEquilibrium:
     """z* and its rate for limbs [T, 27, 8] at 60 Hz, T a multiple of 24, from rest.
 
-    The proximal equilibrium is linear in the measurement, s* = (tau I + gamma B)^-1 tau a, and is solved as such; its
+    solver: a record of `equilibrium.SOLVERS` for h* and y*; their derivatives are implicit whatever it is. The proximal
+    equilibrium is linear in the measurement, s* = (tau I + gamma B)^-1 tau a, and is solved as such; its
     derivative is the implicit one. Differentiable in params and limbs; batches by vmap.
     """
     weights = prepare(params)
     inputs = jax.vmap(dell.features)(limbs).reshape(-1, PERIOD, dell.LIMBS * dell.FEATURES)
     rest = jnp.zeros_like(weights.dell.bias_slow)
-    _, z_raw = jax.lax.scan(lambda carry, block: _block(weights.dell, carry, block), (rest, rest), inputs)
+    solve = partial(fixed_point, solver=solver, adjoint=ADJOINT)
+    _, z_raw = jax.lax.scan(lambda carry, block: _block(solve, weights.dell, carry, block), (rest, rest), inputs)
     measured = _measured(z_raw.reshape(-1, dell.SLOW))
     system = lim_rps.TAU * jnp.eye(lim_rps.STATE) + lim_rps.GAMMA * weights.cross
     z, velocity, _ = jnp.split(jnp.linalg.solve(system, lim_rps.TAU * measured.T).T, 3, axis=1)
-    return Settled(z, velocity / lim_rps.BLOCK_SECONDS)
+    return AtEquilibrium(z, velocity / lim_rps.BLOCK_SECONDS)
 
 
-def _block(w: dell.DellWeights, carry: tuple[Array, Array], inputs: Array) -> tuple[tuple[Array, Array], Array]:
+def _block(solve: Callable[..., Any], w: dell.DellWeights, carry: tuple[Array, Array], inputs: Array
+           ) -> tuple[tuple[Array, Array], Array]:
     """24 frames: y glides from the slow equilibrium before last to the last one, then the next is solved."""
     before, y = carry
     share = jnp.arange(1, PERIOD + 1)[:, None] / PERIOD
     y_slow = before + share * (y - before)
     drive = inputs @ w.w_in.T + y_slow @ w.lift.T + w.bias
-    h = _SOLVE(lambda h, drive, w_rec: jnp.tanh(h @ w_rec.T + drive), jnp.zeros_like(drive), drive, w.w_rec).value
+    h = solve(lambda h, drive, w_rec: jnp.tanh(h @ w_rec.T + drive), jnp.zeros_like(drive), drive, w.w_rec).value
     x_fast = h @ w.w_out.T
-    following = _SOLVE(lambda y, mean, w: dell.slow_map(w, y, mean), jnp.zeros_like(y), x_fast.mean(0), w).value
+    following = solve(lambda y, mean, w: dell.slow_map(w, y, mean), jnp.zeros_like(y), x_fast.mean(0), w).value
     return (y, following), dell.BLEND[0] * x_fast + dell.BLEND[1] * y_slow
 
 
