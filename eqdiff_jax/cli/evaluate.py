@@ -2,7 +2,7 @@
 
 import sys
 
-from eqdiff_jax.cli.shell import cache_compilations
+from eqdiff_jax.shell import cache_compilations
 from eqdiff_jax.training.evaluate import main
 
 

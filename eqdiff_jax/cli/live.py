@@ -15,11 +15,11 @@ from pathlib import Path
 import jax
 
 from eqdiff_jax import paths
-from eqdiff_jax.cli.shell import Parser, cache_compilations, guarded
 from eqdiff_jax.errors import InputError
 from eqdiff_jax.live import stage
 from eqdiff_jax.live.wire import LOOKAHEADS, MODES
 from eqdiff_jax.music.conductor import GENRES
+from eqdiff_jax.shell import Parser, cache_compilations, guarded
 
 
 def parser(prog: str) -> Parser:

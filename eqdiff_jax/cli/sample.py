@@ -6,9 +6,9 @@ import os
 import sys
 
 from eqdiff_jax import paths, performance
-from eqdiff_jax.cli.shell import Parser, cache_compilations, guarded
 from eqdiff_jax.diffusion import SAMPLERS
 from eqdiff_jax.music.conductor import GENRES
+from eqdiff_jax.shell import Parser, cache_compilations, guarded
 from eqdiff_jax.training import checkpoint
 
 

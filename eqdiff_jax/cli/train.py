@@ -7,9 +7,9 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from eqdiff_jax import paths
-from eqdiff_jax.cli.shell import guarded
 from eqdiff_jax.errors import InputError
 from eqdiff_jax.parallel import join
+from eqdiff_jax.shell import guarded
 from eqdiff_jax.training import train_and_evaluate
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment: tiny, default, roformer_86m, or a file; override "

@@ -18,7 +18,6 @@ import numpy as np
 from tqdm import tqdm
 
 from eqdiff_jax import data
-from eqdiff_jax.cli.shell import guarded
 from eqdiff_jax.composer import MOST_CANDIDATES
 from eqdiff_jax.conditioning import LAYOUT
 from eqdiff_jax.data import movement as dancers
@@ -29,6 +28,7 @@ from eqdiff_jax.music import DESCRIPTORS, metrics
 from eqdiff_jax.music.descriptors import of_events
 from eqdiff_jax.music.grid import TRACKS, events
 from eqdiff_jax.paths import SHIPPED
+from eqdiff_jax.shell import guarded
 from eqdiff_jax.training import baselines, checkpoint, report, response, systems
 from eqdiff_jax.training.score import Columns, Scored, compare, groups, observed, paired, rate
 from eqdiff_jax.types import Params
