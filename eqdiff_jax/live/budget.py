@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from eqdiff_jax.diffusion.schedule import STEPS_MAX, STEPS_MIN
-from eqdiff_jax.live.worker import SCORING, Made
+from eqdiff_jax.live.worker import SCORING, Made, Ready
 from eqdiff_jax.motion.windows import FRAME_RATE, window_seconds
 
 RESERVE = 0.05  # s before the page hands out the first note at which the grid is to be ready
@@ -16,6 +16,7 @@ LATEST = 0.2  # share of the time from one grid to the next that a window may be
 SLACK = 0.05  # s that the tick which cuts a window may come late without costing a step
 RECENT = 4  # grids whose worst time per call counts
 MEMORY = 0.3  # weight of a new time in the mean
+ALONE = 2.0  # a network call takes so many times as long as it did while nothing else ran, until grids are measured
 
 
 class Budget(NamedTuple):
@@ -41,6 +42,11 @@ class Budget(NamedTuple):
             return self._replace(overhead=overhead)
         call = made.seconds / made.calls
         return Budget(self.per_call + MEMORY * (call - self.per_call), (*self.recent, call)[-RECENT:], overhead)
+
+
+def expected(ready: Ready) -> Budget:
+    """The budget before the first grid: the process warmed up alone, and will share the machine from now on."""
+    return Budget(ALONE * ready.per_call, (), ready.overhead)
 
 
 def opening(mode: str, bpm: float, budget: Budget, ahead: float) -> float:

@@ -22,7 +22,7 @@ from eqdiff_jax.composer import MOST_CANDIDATES
 from eqdiff_jax.conditioning.layout import BPM_RANGE, genre_vector
 from eqdiff_jax.errors import InputError
 from eqdiff_jax.live import controls, engine, wire
-from eqdiff_jax.live.budget import Budget, opening
+from eqdiff_jax.live.budget import Budget, expected, opening
 from eqdiff_jax.live.clock import AHEAD, InnerClock, Reading, StageClock
 from eqdiff_jax.live.engine import Settings
 from eqdiff_jax.live.inbox import Inbox
@@ -131,7 +131,7 @@ async def run(options: Options, *, say: Callable[[str], None] = print, stop: asy
         recorder = Recorder(options.log, session)
         stack.callback(recorder.close)
         begun = time.monotonic()
-        budget = Budget(ready.per_call, (), ready.overhead)
+        budget = expected(ready)
         inner = InnerClock(begun, settings.bpm / 240.0, ahead=AHEAD[options.lookahead],
                            position=opening(settings.mode, settings.bpm, budget, AHEAD[options.lookahead]))
         start = engine.init(settings, options.seed, budget, source.script, making)

@@ -24,6 +24,7 @@ from eqdiff_jax.live.budget import (
     SAFETY,
     SLACK,
     Budget,
+    expected,
     lead,
     opening,
     pace,
@@ -447,6 +448,15 @@ def test_a_window_is_cut_late_but_never_too_late_for_the_fewest_steps(bpm, budge
     assert early >= max(eased if fits else fewest, LEAST_LEAD)
     assert early <= max(LATEST * between - RESERVE, eased if fits else fewest, LEAST_LEAD) + 1e-9
     assert budget.steps(early) >= STEPS_MIN
+
+
+def test_before_the_first_grid_a_call_is_taken_to_last_longer_than_alone():
+    """And after a few grids that are as quick as alone, no more."""
+    budget = expected(Ready(0.02, 0.1, 0.1))
+    assert budget.seconds(STEPS_MIN) > Budget(0.02, (), 0.1).seconds(STEPS_MIN) * 1.4
+    for _ in range(12):
+        budget = Budget(budget.per_call + 0.3 * (0.02 - budget.per_call), (*budget.recent, 0.02)[-4:], budget.overhead)
+    assert budget.seconds(STEPS_MIN) == pytest.approx(Budget(0.02, (), 0.1).seconds(STEPS_MIN), rel=0.02)
 
 
 def test_a_fast_network_is_cut_later_than_the_cap_and_a_slower_one_at_it():
