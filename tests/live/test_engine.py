@@ -2,6 +2,7 @@
 
 from collections import deque
 from functools import partial
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -455,7 +456,7 @@ def test_before_the_first_grid_a_call_is_taken_to_last_longer_than_alone():
     budget = expected(Ready(0.02, 0.1, 0.1))
     assert budget.seconds(STEPS_MIN) > Budget(0.02, (), 0.1).seconds(STEPS_MIN) * 1.4
     for _ in range(12):
-        budget = Budget(budget.per_call + 0.3 * (0.02 - budget.per_call), (*budget.recent, 0.02)[-4:], budget.overhead)
+        budget = budget.measured(SimpleNamespace(calls=10, seconds=0.2, overhead=0.1))
     assert budget.seconds(STEPS_MIN) == pytest.approx(Budget(0.02, (), 0.1).seconds(STEPS_MIN), rel=0.02)
 
 
