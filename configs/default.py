@@ -9,6 +9,8 @@ checkpoints/default/MODEL_CARD.md.
 
 from ml_collections import ConfigDict
 
+from eqdiff_jax.statistics import SAMPLING
+
 
 def get_config() -> ConfigDict:
     """Hyper-parameters of the run."""
@@ -30,12 +32,8 @@ def get_config() -> ConfigDict:
         "rank": 16,
         "dtype": "float32",
         "remat": False,  # compute blocks again in the backward pass: less memory, a third more work
-        # How the network is sampled unless somebody asks for something else: the guidance scale whose grids come
-        # closest to the descriptors of the pairs (of 1, 1.5, 2, 3), and the edit budget of docs/theory.md.
-        "guidance": 3.0,
-        "kappa": 0.12,
-        "slack": 8,
-        "cap": 192,
+        # guidance, kappa, slack, cap: how the network is sampled unless somebody asks for something else.
+        **SAMPLING,
         # Optimisation. loss: score_entropy | masked_cross_entropy | lambda_cross_entropy | d3pm, one bound in four
         # forms; the batch is worked off in `accumulate` pieces.
         "loss": "score_entropy",

@@ -1,6 +1,8 @@
 """Movement to music through equilibria and discrete diffusion, with bounds."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from eqdiff_jax import lazy
 
 if TYPE_CHECKING:
     from eqdiff_jax.cascade import lipschitz_cascade
@@ -10,13 +12,5 @@ __version__ = "0.2.0.dev0"
 
 __all__ = ["compose", "lipschitz_cascade"]
 
-
-def __getattr__(name: str) -> Any:
-    """Imported when asked for, so that `python -m eqdiff_jax.targets` is not run a second time under its own name."""
-    if name == "compose":
-        from eqdiff_jax.composer import compose
-        return compose
-    if name == "lipschitz_cascade":
-        from eqdiff_jax.cascade import lipschitz_cascade
-        return lipschitz_cascade
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# When asked for, so that `python -m eqdiff_jax.targets` is not run a second time under its own name.
+__getattr__ = lazy.attributes(__name__, compose="eqdiff_jax.composer", lipschitz_cascade="eqdiff_jax.cascade")

@@ -21,6 +21,9 @@ LEVELS = np.linspace(0.0, 1.0, 13)  # of the quantiles
 SOURCES = ("curvature", "curvature_rate", "periodicity", "tension", "grounding", "verticality", "coherence", "lr_pan",
            "energy", "transition_intensity", "prediction_confidence")  # slots of the conditioning
 ACHIEVED = tuple(name for name in Attributes._fields if name != "layers")  # layers are their own rank
+# Defaults of a config: the guidance scale whose grids come closest to the descriptors of the pairs (of 1, 1.5, 2, 3),
+# and the edit budget of docs/theory.md.
+SAMPLING = {"guidance": 3.0, "kappa": 0.12, "slack": 8, "cap": 192}
 POINTS = len(LEVELS) + 2  # of a table below
 
 

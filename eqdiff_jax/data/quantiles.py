@@ -21,13 +21,12 @@ from scipy.stats import rankdata
 from eqdiff_jax.conditioning import LAYOUT
 from eqdiff_jax.control import spread
 from eqdiff_jax.data.source import arrays, prepare
-from eqdiff_jax.errors import InputError
 from eqdiff_jax.music import VOCABULARY
 from eqdiff_jax.music.attributes import Attributes, Sums, harsh, of_sums, sums
-from eqdiff_jax.statistics import ACHIEVED, LEVELS, SOURCES, Statistics, parse
+from eqdiff_jax.shell import guarded
+from eqdiff_jax.statistics import ACHIEVED, LEVELS, SAMPLING, SOURCES, Statistics, parse
 from eqdiff_jax.targets import DEFAULT, NAMES, TargetMap, targets
 
-SAMPLING = {"guidance": 3.0, "kappa": 0.12, "slack": 8, "cap": 192}  # of configs/default.py
 BATCH = 512  # grids that are measured at once
 NOTE_EDGES = (0, 20, 40, 60, 80, 100, 120, 1000)  # bins of the number of notes, for `rough_by_notes`
 
@@ -87,7 +86,10 @@ def complete(columns: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]
     count = len(columns["tokens"])
     rows = np.ones(count, bool) if "observed" not in columns else columns["observed"].all(1)
     rows = rows & np.asarray(columns.get("paired", True), bool)
-    rows = rows if rows.any() else np.ones(count, bool)
+    if not rows.any():
+        print("no row is observed in all tracks and paired with movement: the statistics are those of all rows, and targets "
+              "will be rough", file=sys.stderr)
+        rows = np.ones(count, bool)
     return columns["conditioning"][rows], columns["tokens"][rows]
 
 
@@ -124,7 +126,8 @@ def main(argv: list[str] | None = None) -> int:
     for name, value in SAMPLING.items():
         parser.add_argument(f"--{name}", type=type(value), default=value, help="kept with them, as in configs/")
     args = parser.parse_args(argv)
-    try:
+
+    def run() -> int:
         model = Path(args.checkpoint) / "model.json" if args.checkpoint else None
         kept = json.loads(model.read_text()) if model else {}
         train = arrays(prepare(args.data, args.data_dir), "train")
@@ -134,16 +137,15 @@ def main(argv: list[str] | None = None) -> int:
             scratch = model.with_suffix(".tmp")
             scratch.write_text(json.dumps(kept | {"statistics": stored}, indent=1))
             os.replace(scratch, model)
-    except (InputError, OSError, ValueError) as error:
-        print(f"quantiles: {error}", file=sys.stderr)
-        return 2
-    conditioning, tokens = complete(train)
-    print(json.dumps(stored, indent=1))
-    print(f"\nharsh time by number of notes, {NOTE_EDGES}: " + ", ".join(f"{x:.3f}" for x in rough_by_notes(tokens)[0]))
-    print("\n| rank correlation |" + " | ".join(NAMES) + " |\n|" + "---|" * (len(NAMES) + 1))
-    for name, row in zip(NAMES, correlations(conditioning, found), strict=True):
-        print(f"| {name} | " + " | ".join(f"{x:.2f}" for x in row) + " |")
-    return 0
+        conditioning, tokens = complete(train)
+        harsh_time = ", ".join(f"{x:.3f}" for x in rough_by_notes(tokens)[0])
+        print(f"{json.dumps(stored, indent=1)}\n\nharsh time by number of notes, {NOTE_EDGES}: {harsh_time}\n")
+        print("| rank correlation |" + " | ".join(NAMES) + " |\n|" + "---|" * (len(NAMES) + 1))
+        for name, row in zip(NAMES, correlations(conditioning, found), strict=True):
+            print(f"| {name} | " + " | ".join(f"{x:.2f}" for x in row) + " |")
+        return 0
+
+    return guarded("quantiles", run)
 
 
 if __name__ == "__main__":

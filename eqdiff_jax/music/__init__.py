@@ -1,7 +1,8 @@
 """Tokens and sound: the vocabulary, the grid and its reading rule, notation, MIDI, pictures, rules."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from eqdiff_jax import lazy
 from eqdiff_jax.music.conductor import (
     GENRES,
     SECTIONS,
@@ -27,10 +28,4 @@ __all__ = ["FILLS", "LEGAL", "TRACKS", "VOCABULARY", "Event", "events", "expand"
 __all__ += ["DESCRIPTORS", "GENRES", "SECTIONS", "ConductorState", "conduct", "descriptors", "draw", "initial_state",
             "instrument_activations"]
 
-
-def __getattr__(name: str) -> Any:
-    """Pictures are imported when asked for: matplotlib takes a while."""
-    if name == "draw":
-        from eqdiff_jax.music.picture import draw
-        return draw
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy.attributes(__name__, draw="eqdiff_jax.music.picture")  # matplotlib takes a while

@@ -1,6 +1,8 @@
 """Training: state, per-device step, loop, checkpoints; evaluation."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from eqdiff_jax import lazy
 
 if TYPE_CHECKING:
     from eqdiff_jax.training.loop import train_and_evaluate
@@ -8,13 +10,6 @@ if TYPE_CHECKING:
 
 __all__ = ["TrainState", "train_and_evaluate"]
 
-
-def __getattr__(name: str) -> Any:
-    """Imported when asked for: who plays loads checkpoints, and needs neither datasets nor an optimiser."""
-    if name == "train_and_evaluate":
-        from eqdiff_jax.training.loop import train_and_evaluate
-        return train_and_evaluate
-    if name == "TrainState":
-        from eqdiff_jax.training.state import TrainState
-        return TrainState
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# Who plays loads checkpoints, and needs neither datasets nor an optimiser.
+__getattr__ = lazy.attributes(__name__, train_and_evaluate="eqdiff_jax.training.loop",
+                              TrainState="eqdiff_jax.training.state")

@@ -128,7 +128,7 @@ def _statistics(path: Path, train: data.Mixture, config: ConfigDict) -> dict:
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError):  # a new run, or a file torn by a kill
-        stored = quantiles.statistics(train.columns) | {name: config[name] for name in quantiles.SAMPLING}
+        stored = quantiles.statistics(train.columns) | {name: config[name] for name in statistics.SAMPLING}
     scratch = path.with_suffix(".tmp")
     scratch.write_text(json.dumps(stored))
     os.replace(scratch, path)
