@@ -87,8 +87,8 @@ def complete(columns: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]
     rows = np.ones(count, bool) if "observed" not in columns else columns["observed"].all(1)
     rows = rows & np.asarray(columns.get("paired", True), bool)
     if not rows.any():
-        print("no row is observed in all tracks and paired with movement: the statistics are those of all rows, and targets "
-              "will be rough", file=sys.stderr)
+        print("no row is observed in all tracks and paired with movement: the statistics are those of all rows, and "
+              "targets will be rough", file=sys.stderr)
         rows = np.ones(count, bool)
     return columns["conditioning"][rows], columns["tokens"][rows]
 
